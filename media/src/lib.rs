@@ -1,0 +1,1 @@
+//! Playlists, objects, chunks, descriptors and their signatures.

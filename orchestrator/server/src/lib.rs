@@ -1,0 +1,1 @@
+//! The orchestrator node: channel actors, gateway, API and signer behind one gRPC port.

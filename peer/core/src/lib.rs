@@ -1,0 +1,1 @@
+//! The relay engine: what to ask, verify, serve, and when to fall back. Pure.

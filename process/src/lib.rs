@@ -1,0 +1,1 @@
+//! What every Espalier program shares: exit codes, logging, shutdown signals, command-line values.

@@ -1,0 +1,1 @@
+//! Watches an origin, signs its objects and serves their descriptors.

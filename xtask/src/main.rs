@@ -1,0 +1,2 @@
+//! The project's two commands: demo and test.
+fn main() {}
