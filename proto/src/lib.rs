@@ -6,8 +6,15 @@
 //! edge into types of their own.
 
 /// Signed statements and the messages between linked peers.
-#[allow(missing_docs, reason = "generated; the .proto file carries the documentation")]
-#[allow(clippy::all, clippy::pedantic, reason = "generated")]
+#[allow(
+    missing_docs,
+    reason = "generated; the .proto file carries the documentation"
+)]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 pub mod wire {
     /// The only version so far.
     pub mod v1 {
@@ -17,12 +24,20 @@ pub mod wire {
 
 /// The gRPC services of the control plane.
 #[cfg(feature = "grpc")]
-#[allow(missing_docs, unreachable_pub, reason = "generated; the .proto files carry the documentation")]
-#[allow(clippy::all, clippy::pedantic, clippy::wildcard_enum_match_arm, reason = "generated")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the .proto files carry the documentation"
+)]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/espalier.v1.rs"));
 }
 
 /// The encoded `FileDescriptorSet` of every `.proto` file, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
