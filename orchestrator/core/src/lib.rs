@@ -1,1 +1,32 @@
-//! The planner, the channel state machine, the session table and the dispatch of effects: pure and deterministic.
+//! The planner, the channel state machine, the session table and the dispatch of effects: pure and
+//! deterministic.
+//!
+//! A shell owns one [`ChannelEngine`] a channel. It translates what peers say into [`ChannelEvent`]s,
+//! hands them over together with the time, drains [`ChannelEngine::poll_command`], and calls again
+//! with [`ChannelEvent::Tick`] at [`ChannelEngine::poll_timeout`]. Time is a [`core::time::Duration`]
+//! since an arbitrary start and never goes back.
+//!
+//! Invariant: the same events at the same times give the same commands. There is no clock, no
+//! randomness, no float and no hash-map order in here.
+
+mod audience;
+mod channel;
+mod commands;
+mod events;
+mod ids;
+mod policy;
+mod view;
+
+pub use audience::Audience;
+pub use channel::{ChannelConfig, ChannelEngine};
+pub use commands::{
+    Alarm, Assignment, CdnLease, ChannelCommand, ChildAssignment, DecidedEdge, ENTRY_VERSION,
+    Entry, TrackAssignment,
+};
+pub use events::{
+    ChannelEvent, HeldEdge, LinkReport, LinkState, PeerReport, PeerRole, SessionOpened,
+    SourceReport, SourceState, TrackInfo,
+};
+pub use ids::{ChannelId, Generation, IdError, PeerId, Source, TrackIndex, TrackName};
+pub use policy::{Policy, PolicyDraft, PolicyError, PolicyMistake};
+pub use view::{Finding, NodeState, NodeView, Suspect};

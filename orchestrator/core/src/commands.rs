@@ -1,0 +1,165 @@
+//! What a channel's engine has its shell do.
+
+use core::time::Duration;
+
+use crate::events::PeerRole;
+use crate::ids::{Generation, PeerId, Source, TrackIndex, TrackName};
+
+/// The newest kind of [`Entry`] that this code writes.
+pub const ENTRY_VERSION: u16 = 1;
+
+/// Something to do, in the order in which commands are polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChannelCommand {
+    /// Replicate the entry, then answer [`crate::ChannelEvent::Committed`] (or `CommitFailed`); one
+    /// answer for each, in order.
+    Commit {
+        /// All that one event decided.
+        entry: Entry,
+    },
+    /// Send the assignment to the peer's session. Given only after its entry is committed.
+    Assign {
+        /// To whom.
+        peer: PeerId,
+        /// Everything that it must do now.
+        assignment: Assignment,
+    },
+    /// A person may want to know.
+    Raise(Alarm),
+    /// A commit failed: drop this engine and make a new one with `recovering` set.
+    Rebuild,
+}
+
+/// Everything that one event decided: never split over two entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// [`ENTRY_VERSION`] of the writer.
+    pub version: u16,
+    /// The channel's time, which never goes back.
+    pub time: Duration,
+    /// Peers that are in the channel from here on.
+    pub joined: Vec<(PeerId, PeerRole)>,
+    /// Peers that are not in it any more.
+    pub left: Vec<PeerId>,
+    /// The edges as they are from here on, each (peer, track) at most once.
+    pub edges: Vec<DecidedEdge>,
+}
+
+/// Where one peer takes one stripe of one track from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecidedEdge {
+    /// The child.
+    pub peer: PeerId,
+    /// The track.
+    pub track: TrackIndex,
+    /// The stripe; 0 until tracks are striped.
+    pub stripe: u8,
+    /// The parent; `None`: the peer is not in this tree any more.
+    pub source: Option<Source>,
+    /// What the source replaces, as long as the move lasts.
+    pub moving_from: Option<Source>,
+    /// The peer that takes over this one's children, with its budget reserved.
+    pub successor: Option<PeerId>,
+}
+
+/// Everything that one peer must do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Peers ignore an older one than they have.
+    pub generation: Generation,
+    /// Ordered by track.
+    pub tracks: Vec<TrackAssignment>,
+    /// The links that it must accept, ordered by track and peer.
+    pub children: Vec<ChildAssignment>,
+    /// What it may take from the CDN beyond its assigned sources.
+    pub cdn_lease: CdnLease,
+    /// Its upload budget, wire bit/s.
+    pub upload_bps: u64,
+}
+
+/// One track of an assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrackAssignment {
+    /// Which.
+    pub track: TrackName,
+    /// Where it comes from.
+    pub source: Source,
+    /// Connected in advance and silent until needed; `None` for a root.
+    pub standby: Option<Source>,
+    /// The old source must be kept until data flows from this one.
+    pub make_before_break: bool,
+}
+
+/// One child of an assignment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChildAssignment {
+    /// Which track it takes.
+    pub track: TrackName,
+    /// Who.
+    pub peer: PeerId,
+    /// The child holds this link as its standby.
+    pub standby: bool,
+}
+
+/// What a peer may take from the CDN while its sources fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CdnLease {
+    /// Bit/s.
+    pub rate_bps: u64,
+    /// Bytes at once.
+    pub burst_bytes: u64,
+    /// Outlives the orchestrator.
+    pub lifetime: Duration,
+}
+
+/// Something that a person may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alarm {
+    /// The CDN feeds more peers than the policy plans for; raised once until it ends.
+    RootsOverPolicy {
+        /// In which track.
+        track: TrackName,
+        /// How many.
+        roots: u32,
+        /// How many the policy plans for.
+        limit: u32,
+    },
+    /// The CDN feeds no more peers than the policy plans for, again.
+    RootsWithinPolicy {
+        /// In which track.
+        track: TrackName,
+    },
+    /// A peer was accused of corrupt bytes; the two will not meet again.
+    PairSeparated {
+        /// Who says so.
+        accuser: PeerId,
+        /// Who is said to have sent them.
+        suspect: PeerId,
+    },
+    /// Enough different peers accused this one: it gets no children.
+    PeerQuarantined {
+        /// Who.
+        peer: PeerId,
+        /// How many peers accused it.
+        accusers: u32,
+    },
+    /// A peer accuses so many others that its word does not count any more.
+    SerialAccuser {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer without a session is taken for gone.
+    PeerPresumedGone {
+        /// Who.
+        peer: PeerId,
+        /// True: a neighbour said so. False: it did not come back in time.
+        reported: bool,
+    },
+    /// The channel's owner has taken up what its peers held.
+    Recovered {
+        /// Peers that came back.
+        peers: u32,
+        /// Edges that were taken up as they were.
+        edges: u32,
+    },
+}

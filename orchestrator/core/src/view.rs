@@ -1,0 +1,76 @@
+//! What others may see of a channel's trees.
+
+use core::time::Duration;
+
+use crate::events::{PeerReport, PeerRole};
+use crate::ids::{PeerId, Source, TrackName};
+
+/// One peer's place in one track's tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// Who.
+    pub peer: PeerId,
+    /// In which track's tree.
+    pub track: TrackName,
+    /// Where it takes the track from; `None` while it has no place.
+    pub source: Option<Source>,
+    /// What takes over when the source fails; `None` for a root.
+    pub standby: Option<Source>,
+    /// 1 for a root, 0 while it has no place.
+    pub depth: u32,
+    /// Whom it serves, in order of their ids.
+    pub children: Vec<PeerId>,
+    /// How it does.
+    pub state: NodeState,
+    /// What it is willing to do.
+    pub role: PeerRole,
+    /// Wire bit/s that it offers.
+    pub upload_bps: u64,
+    /// Whether its session is open.
+    pub session: bool,
+    /// Its last report.
+    pub health: Option<PeerReport>,
+}
+
+/// How a peer does in one tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeState {
+    /// No verified byte has come yet.
+    Joining,
+    /// It plays from its source.
+    Active,
+    /// It goes from one source to another and has both.
+    Moving,
+    /// Its source fails.
+    Repairing,
+    /// No statements arrive: it plays CDN bytes unverified.
+    Bypass,
+}
+
+/// A peer that others accuse of corrupt bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Who.
+    pub peer: PeerId,
+    /// How many different peers accuse it.
+    pub accusers: u32,
+    /// How often.
+    pub reports: u64,
+    /// When last, in the engine's time.
+    pub last_report: Duration,
+    /// Whether it may have no children any more.
+    pub quarantined: bool,
+}
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The invariant's short name, e.g. `budget`.
+    pub invariant: &'static str,
+    /// Where, if it is one peer's.
+    pub peer: Option<PeerId>,
+    /// Where, if it is one track's.
+    pub track: Option<TrackName>,
+    /// What was found.
+    pub detail: String,
+}
