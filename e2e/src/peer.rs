@@ -1,0 +1,142 @@
+//! One `espalier-peer` process.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::http::Http;
+use crate::process::Process;
+use crate::stats::Stats;
+
+/// How long a peer may take until it says that it is ready.
+const START: Duration = Duration::from_secs(30);
+/// How long an answer of its local server may take.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How a peer is started.
+#[derive(Clone, Debug)]
+pub struct PeerOptions {
+    /// Which program; one with the command line of `espalier-peer`.
+    pub program: PathBuf,
+    /// The value of `--upload`.
+    pub upload: String,
+    /// Whether it has no children.
+    pub consumer: bool,
+    /// The address that its local server and its links are bound to.
+    pub address: String,
+    /// More arguments.
+    pub more: Vec<String>,
+}
+
+/// A running peer that plays.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its id, as it announced it.
+    pub id: String,
+    /// The process.
+    pub process: Process,
+    master_url: String,
+    http: Http,
+}
+
+/// What a peer needs to know of the node.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// The node's endpoint.
+    pub endpoint: String,
+    /// The channel's id.
+    pub channel: String,
+    /// A viewer's token.
+    pub token: String,
+}
+
+impl PeerOptions {
+    /// The command line, but for the program.
+    #[must_use]
+    pub fn arguments(&self, invitation: &Invitation) -> Vec<String> {
+        let mut arguments = vec![
+            "play".to_owned(),
+            "--orchestrator".to_owned(),
+            invitation.endpoint.clone(),
+            "--channel".to_owned(),
+            invitation.channel.clone(),
+            "--token".to_owned(),
+            invitation.token.clone(),
+            "--listen".to_owned(),
+            format!("{}:0", self.address),
+            "--upload".to_owned(),
+            self.upload.clone(),
+        ];
+        if self.consumer {
+            arguments.push("--consumer".to_owned());
+        }
+        arguments.extend(self.more.iter().cloned());
+        arguments
+    }
+}
+
+impl Peer {
+    /// Starts a process without waiting for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch(
+        name: &str,
+        options: &PeerOptions,
+        invitation: &Invitation,
+        directory: &Path,
+    ) -> Result<Process> {
+        Process::start(
+            name,
+            &options.program,
+            options.arguments(invitation),
+            directory,
+        )
+    }
+
+    /// Waits until a launched process says who and where it is.
+    ///
+    /// # Errors
+    /// It ended, or the deadline passed.
+    pub fn attach(mut process: Process, http: &Http) -> Result<Self> {
+        let id = process.wait_for_announced("ESPALIER_PEER", START)?;
+        let master_url = process.wait_for_announced("ESPALIER_URL", START)?;
+        Ok(Self {
+            id,
+            process,
+            master_url,
+            http: http.clone(),
+        })
+    }
+
+    /// The URL that a player opens.
+    #[must_use]
+    pub fn master_url(&self) -> &str {
+        &self.master_url
+    }
+
+    /// The URL of a track's media playlist.
+    #[must_use]
+    pub fn track_url(&self, track: &str) -> String {
+        let base = self
+            .master_url
+            .rsplit_once('/')
+            .map_or("", |(base, _)| base);
+        format!("{base}/{track}/index.m3u8")
+    }
+
+    /// `/stats`.
+    ///
+    /// # Errors
+    /// It is not answered, or does not keep its contract.
+    pub fn stats(&self) -> Result<Stats> {
+        let (_, rest) = self
+            .master_url
+            .split_once("://")
+            .context("the peer's URL")?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        self.http
+            .get_json(&format!("http://{authority}/stats"), ANSWER)
+    }
+}

@@ -1,0 +1,468 @@
+//! Everything that one scenario starts, and how it ends.
+
+use std::fs;
+use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::binaries::{binary, report_directory};
+use crate::cdn::Cdn;
+use crate::cli::Cli;
+use crate::figures::Figures;
+use crate::http::Http;
+use crate::orchestrator::{Keeping, Orchestrator};
+use crate::origin::{Form, Origin};
+use crate::peer::{Invitation, Peer, PeerOptions};
+use crate::process::Process;
+use crate::stats::Stats;
+use crate::topology::Tree;
+use crate::viewer::Viewer;
+use crate::wait::wait_until;
+
+/// The channel of every scene.
+pub const CHANNEL: &str = "live";
+
+/// How long a process may take to stop in order.
+const STOP: Duration = Duration::from_secs(10);
+
+/// What a scene starts with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The stream.
+    pub form: Form,
+    /// How fast the CDN answers a peer's request at the most, bytes a second.
+    pub cdn_rate: Option<u64>,
+    /// How the node keeps its state.
+    pub keeping: Keeping,
+    /// Whether `espalier-signer` signs, beside the packager, or the node.
+    pub own_signer: bool,
+    /// The channel's policy, TOML.
+    pub policy: Option<String>,
+    /// The address of nginx, node and signer.
+    pub address: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            form: Form::TransportStream,
+            cdn_rate: None,
+            keeping: Keeping::Nothing,
+            own_signer: false,
+            policy: None,
+            address: "127.0.0.1".to_owned(),
+        }
+    }
+}
+
+/// A running scene.
+///
+/// Fields are dropped in order: viewers before the peers that they read.
+#[derive(Debug)]
+pub struct Scene {
+    /// What was measured.
+    pub figures: Figures,
+    /// The players that keep count.
+    pub viewers: Vec<Viewer>,
+    /// The peers, in the order in which they were started.
+    pub peers: Vec<Peer>,
+    /// `espalier-signer`, if it runs.
+    pub signer: Option<Process>,
+    /// The node.
+    pub orchestrator: Orchestrator,
+    /// nginx.
+    pub cdn: Cdn,
+    /// The stream.
+    pub origin: Origin,
+    /// `espalier`.
+    pub cli: Cli,
+    /// For requests of the scenario's own.
+    pub http: Http,
+    invitation: Invitation,
+    launched: u32,
+    setup: Setup,
+    directory: PathBuf,
+}
+
+impl Scene {
+    /// Sets a scene up, plays the scenario, demands that the planner's invariants hold and that every
+    /// process stops in order, and removes everything. A scenario that fails leaves its logs in
+    /// `target/e2e/logs/<name>/` and prints their ends.
+    ///
+    /// # Errors
+    /// Whatever failed.
+    pub fn play(
+        name: &str,
+        setup: Setup,
+        scenario: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let directory = tempfile::Builder::new().prefix("espalier-e2e-").tempdir()?;
+        let path = directory.path();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let mut scene = Self::build(name, setup, path)?;
+            let outcome = scenario(&mut scene).and_then(|()| scene.finish());
+            if outcome.is_err() {
+                scene.describe();
+            }
+            outcome
+        }));
+        if !matches!(outcome, Ok(Ok(()))) {
+            keep_logs(name, path);
+        }
+        directory.close().context("remove the scene's directory")?;
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn build(name: &str, setup: Setup, path: &Path) -> Result<Self> {
+        let served = path.join("served");
+        let mut origin = Origin::start(setup.form, path, &served)?;
+        let cdn = Cdn::start(
+            path,
+            &served,
+            &free_address(&setup.address)?,
+            setup.cdn_rate,
+        )?;
+        let (address, admin) = (free_address(&setup.address)?, free_address(&setup.address)?);
+        let orchestrator = Orchestrator::start(path, &address, &admin, setup.keeping)?;
+        let cli = Cli::new(&orchestrator.endpoint, &orchestrator.token)?;
+        origin.wait_for_segments(3, Duration::from_secs(60))?;
+        let origin_url = cdn.url(setup.form.entry());
+        let signer = setup
+            .own_signer
+            .then(|| start_signer(path, &origin_url, &setup.address))
+            .transpose()?;
+        create_channel(
+            &cli,
+            &origin_url,
+            signer.as_ref(),
+            setup.policy.as_deref(),
+            path,
+        )?;
+        let token = cli.issue_token(CHANNEL)?;
+        let endpoint = orchestrator.endpoint.clone();
+        let invitation = Invitation {
+            endpoint,
+            channel: CHANNEL.to_owned(),
+            token,
+        };
+        Ok(Self {
+            figures: Figures::new(name),
+            viewers: Vec::new(),
+            peers: Vec::new(),
+            signer,
+            orchestrator,
+            cdn,
+            origin,
+            cli,
+            http: Http::new()?,
+            invitation,
+            launched: 0,
+            setup,
+            directory: path.to_path_buf(),
+        })
+    }
+
+    /// The scene's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What a peer needs to know of the node.
+    #[must_use]
+    pub fn invitation(&self) -> &Invitation {
+        &self.invitation
+    }
+
+    /// A contributor with this `--upload`.
+    ///
+    /// # Errors
+    /// `espalier-peer` is not built.
+    pub fn contributor(&self, upload: &str) -> Result<PeerOptions> {
+        Ok(PeerOptions {
+            program: binary("espalier-peer")?,
+            upload: upload.to_owned(),
+            consumer: false,
+            address: self.setup.address.clone(),
+            more: Vec::new(),
+        })
+    }
+
+    /// Starts peers at once and waits until each says that it is ready.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn start_peers(&mut self, options: &[PeerOptions]) -> Result<()> {
+        let mut launched = Vec::new();
+        for options in options {
+            launched.push(self.launch_peer(options)?);
+        }
+        for process in launched {
+            self.peers.push(Peer::attach(process, &self.http)?);
+        }
+        Ok(())
+    }
+
+    /// Starts one peer without waiting for it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_peer(&mut self, options: &PeerOptions) -> Result<Process> {
+        let name = format!("peer-{}", self.launched);
+        self.launched += 1;
+        Peer::launch(&name, options, &self.invitation, &self.directory)
+    }
+
+    /// The trees now.
+    ///
+    /// # Errors
+    /// The node does not answer.
+    pub fn tree(&self) -> Result<Tree> {
+        self.cli.tree(CHANNEL)
+    }
+
+    /// Waits until every peer has its place, all are active, and `accept` likes the trees; then until
+    /// each peer itself says that its sources flow.
+    ///
+    /// # Errors
+    /// The deadline passed: the last tree seen.
+    pub fn wait_for_tree(
+        &self,
+        what: &str,
+        within: Duration,
+        accept: impl Fn(&Tree) -> bool,
+    ) -> Result<Tree> {
+        let mut last = String::new();
+        let tree = wait_until(what, within, || {
+            let tree = self.tree()?;
+            last = tree.describe();
+            Ok((tree.is_settled(self.peers.len()) && accept(&tree)).then_some(tree))
+        });
+        let tree = tree.with_context(|| format!("the last tree seen:\n{last}"))?;
+        let what = format!("{what}: every source flows");
+        wait_until(&what, within, || {
+            for peer in &self.peers {
+                let stats = peer.stats()?;
+                let silent = stats.tracks.iter().find(|track| track.state != "flowing");
+                if let Some(track) = silent {
+                    bail!("{} is {} in {}", peer.id, track.state, track.track);
+                }
+            }
+            Ok(Some(()))
+        })?;
+        Ok(tree)
+    }
+
+    /// The peer with this id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn peer(&self, id: &str) -> Result<&Peer> {
+        self.peers
+            .iter()
+            .find(|peer| peer.id == id)
+            .with_context(|| format!("no peer {id}"))
+    }
+
+    /// The name of the track that a rendition has at the peers: by its place in the master playlist.
+    ///
+    /// # Errors
+    /// The peer serves no such master playlist.
+    pub fn track_name(&self, peer: &Peer, rendition: usize) -> Result<String> {
+        let answer = self.http.get(peer.master_url(), Duration::from_secs(20))?;
+        ensure!(
+            answer.status == 200,
+            "the master playlist: status {}",
+            answer.status
+        );
+        let text = String::from_utf8(answer.body)?;
+        let variants = crate::playlist::variants(&text);
+        let uri = variants
+            .get(rendition)
+            .with_context(|| format!("no rendition {rendition} in {text}"))?;
+        let name = uri
+            .strip_suffix("/index.m3u8")
+            .with_context(|| format!("a track's URI: {uri}"))?;
+        Ok(name.to_owned())
+    }
+
+    /// Starts a player that keeps count at a peer that was started before.
+    ///
+    /// # Errors
+    /// It serves no playlist.
+    pub fn watch(&mut self, peer: &str, rendition: usize) -> Result<()> {
+        let peer = self.peer(peer)?;
+        let url = peer.track_url(&self.track_name(peer, rendition)?);
+        let viewer = Viewer::start(&peer.id, &self.http, &url)?;
+        self.viewers.push(viewer);
+        Ok(())
+    }
+
+    /// `/stats` of every peer.
+    ///
+    /// # Errors
+    /// One does not answer.
+    pub fn all_stats(&self) -> Result<Vec<Stats>> {
+        self.peers.iter().map(Peer::stats).collect()
+    }
+
+    /// Forgets a peer whose process the scenario ended, and its viewers.
+    pub fn forget(&mut self, id: &str) {
+        self.viewers.retain(|viewer| viewer.name() != id);
+        self.peers.retain(|peer| peer.id != id);
+    }
+
+    /// Demands of every viewer that nothing was missed, repeated or altered; says how many segments
+    /// were compared.
+    ///
+    /// # Errors
+    /// The first flaw.
+    pub fn expect_flawless(&self, rendition: &str) -> Result<usize> {
+        let mut compared = 0;
+        for viewer in &self.viewers {
+            viewer.expect_flawless()?;
+            compared += viewer.expect_identical(&self.origin, rendition)?;
+        }
+        Ok(compared)
+    }
+
+    /// Prints how things stand, for a scenario that failed.
+    fn describe(&self) {
+        match self.tree() {
+            Ok(tree) => eprintln!("the tree at the end:\n{}", tree.describe()),
+            Err(error) => eprintln!("no tree at the end: {error:#}"),
+        }
+        for peer in &self.peers {
+            match peer.stats() {
+                Ok(stats) => eprintln!(
+                    "{} ({}): {:?} {:?} {:?}",
+                    peer.process.name(),
+                    peer.id,
+                    stats.tracks,
+                    stats.counters,
+                    stats.playout
+                ),
+                Err(error) => {
+                    eprintln!("{} ({}): no stats: {error:#}", peer.process.name(), peer.id)
+                }
+            }
+        }
+    }
+
+    /// The end of every scenario.
+    fn finish(&mut self) -> Result<()> {
+        self.cli
+            .check(CHANNEL)
+            .context("at the end of the scenario")?;
+        self.viewers.clear();
+        for peer in &mut self.peers {
+            peer.process.terminate(STOP)?;
+        }
+        self.orchestrator.process().terminate(STOP)?;
+        if let Some(signer) = &mut self.signer {
+            signer.terminate(STOP)?;
+        }
+        for (path, text) in logs(&self.directory) {
+            let panicked = text.contains("panicked at");
+            ensure!(!panicked, "a panic in {}:\n{}", path.display(), tail(&text));
+        }
+        Ok(())
+    }
+}
+
+fn start_signer(directory: &Path, origin: &str, address: &str) -> Result<Process> {
+    let key = directory.join("signer.pem").display().to_string();
+    let listen = free_address(address)?;
+    let arguments = ["--origin", origin, "--key", &key, "--listen", &listen];
+    let mut signer = Process::start("signer", &binary("espalier-signer")?, arguments, directory)?;
+    signer.wait_for_announced("ESPALIER_SIGNER", Duration::from_secs(30))?;
+    Ok(signer)
+}
+
+fn create_channel(
+    cli: &Cli,
+    origin: &str,
+    signer: Option<&Process>,
+    policy: Option<&str>,
+    directory: &Path,
+) -> Result<()> {
+    let mut arguments = ["channel", "create", CHANNEL, "--origin", origin]
+        .map(str::to_owned)
+        .to_vec();
+    if let Some(signer) = signer.and_then(|signer| signer.announced("ESPALIER_SIGNER")) {
+        arguments.extend(["--signer".to_owned(), signer]);
+    }
+    if let Some(policy) = policy {
+        let file = directory.join("policy.toml");
+        fs::write(&file, policy)?;
+        arguments.extend(["--policy".to_owned(), file.display().to_string()]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    cli.text(&arguments).map(drop)
+}
+
+/// An address that nobody listens on now.
+///
+/// # Errors
+/// The host is not ours.
+pub fn free_address(host: &str) -> Result<String> {
+    let listener = TcpListener::bind((host, 0)).with_context(|| format!("bind {host}"))?;
+    Ok(listener.local_addr()?.to_string())
+}
+
+/// Every log below a directory.
+fn logs(directory: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_log = path
+                .extension()
+                .is_some_and(|ext| ext == "log" || ext == "out");
+            if path.is_dir() {
+                pending.push(path);
+            } else if is_log && let Ok(bytes) = fs::read(&path) {
+                found.push((path, String::from_utf8_lossy(&bytes).into_owned()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// Copies the logs to where they outlive the scene, and prints their ends.
+fn keep_logs(name: &str, directory: &Path) {
+    let Ok(target) = report_directory().map(|reports| reports.join("logs").join(name)) else {
+        return;
+    };
+    // Logs of an earlier failure would only mislead.
+    let _stale: Result<(), _> = fs::remove_dir_all(&target);
+    if let Err(error) = fs::create_dir_all(&target) {
+        return eprintln!("logs are lost: {error}");
+    }
+    for (path, text) in logs(directory) {
+        let file = path
+            .strip_prefix(directory)
+            .unwrap_or(&path)
+            .display()
+            .to_string()
+            .replace('/', "-");
+        eprintln!("---- the end of {file}\n{}", tail(&text));
+        if let Err(error) = fs::write(target.join(&file), text) {
+            eprintln!("{file} is lost: {error}");
+        }
+    }
+    let access = directory.join("nginx").join("access.json");
+    // nginx may not have been started.
+    let _copied: Result<u64, _> = fs::copy(access, target.join("nginx-access.json"));
+    eprintln!("---- all logs: {}", target.display());
+}

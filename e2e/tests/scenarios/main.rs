@@ -1,0 +1,4 @@
+//! The scenarios, in one program so that it is linked once. Run them one at a time:
+//! `cargo nextest run --release -p espalier-e2e -j1`.
+
+mod harness;
