@@ -133,9 +133,6 @@ impl fmt::Debug for StatementKey {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TrustedKeys(BTreeMap<KeyId, PublicKey>);
 
-/// [`PublicKey`] compares by its encoding, which is canonical.
-type PublicKeyEq = PublicKey;
-
 impl TrustedKeys {
     /// Collects keys.
     pub fn new(keys: impl IntoIterator<Item = PublicKey>) -> Self {

@@ -43,7 +43,7 @@ pub const MAX_MASTER_LEN: usize = 64 * 1024;
 pub const MAX_PLAYLIST_LEN: usize = 4 * 1024 * 1024;
 
 /// The most segments in a media playlist.
-pub const MAX_SEGMENTS: usize = 16_384;
+pub const MAX_SEGMENTS: usize = 8_192;
 
 /// The longest segment, in milliseconds: a quarter of an hour.
 pub const MAX_SEGMENT_MS: u64 = 900_000;

@@ -175,7 +175,7 @@ pub struct Descriptor {
     /// segment or on an earlier one.
     pub program_date_time_ms: Option<i64>,
     /// The origin's tag lines for this segment, verbatim and in order, but for `EXT-X-MAP`,
-    /// `EXT-X-KEY` and `EXT-X-BYTERANGE`. For an init section: its `EXT-X-MAP` line.
+    /// `EXT-X-KEY` and `EXT-X-BYTERANGE`; none for an init section.
     pub lines: Vec<String>,
     /// The `EXT-X-KEY` lines in force, their URIs absolute. For an init section: those in force at
     /// its `EXT-X-MAP` line.
