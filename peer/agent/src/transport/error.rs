@@ -36,6 +36,9 @@ pub enum SignalError {
         /// The largest number taken.
         limit: usize,
     },
+    /// It is not a candidate.
+    #[error("not a candidate: {0}")]
+    Malformed(String),
     /// An offer after the first, an answer to an accepting side, or a second answer.
     #[error("a signal that this side of the link does not expect now")]
     Unexpected,
@@ -75,6 +78,9 @@ pub enum CloseReason {
     /// The other peer's description or candidates could not be used.
     #[error("unusable signal: {0}")]
     BadSignal(String),
+    /// The other peer sent what this transport does not take.
+    #[error("the other peer broke a limit: {0}")]
+    Violation(String),
     /// It did not open in time, or its path broke.
     #[error("failed: {0}")]
     Failed(String),

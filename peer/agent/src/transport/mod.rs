@@ -22,6 +22,7 @@
 
 mod config;
 mod error;
+pub mod webrtc;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio::sync::mpsc;
 
 pub use config::{TransportConfig, TransportConfigError};
 pub use error::{CloseReason, LinkError, SendError, SignalError};
+pub use webrtc::WebRtcTransport;
 
 /// The largest message that a link carries: a whole chunk (61,440 bytes), its frame header, and room.
 /// 64 KiB is what every WebRTC implementation takes.
@@ -47,7 +49,7 @@ pub const MAX_SDP_BYTES: usize = 16 * 1024;
 pub const MAX_CANDIDATE_BYTES: usize = 1024;
 
 /// How many candidates a link takes from another peer; later ones are refused.
-pub const MAX_CANDIDATES: usize = 64;
+pub const MAX_CANDIDATES: usize = 32;
 
 /// Names a link within this process. The caller chooses it and never uses one twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,6 +191,7 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
     /// Returns how many bytes were sent and are not yet acknowledged.
     fn buffered(&self) -> usize;
 
-    /// Closes the link; what is unsent may be lost. Returns at once, `Closed` follows.
+    /// Closes the link and returns at once; `Closed` follows. What was sent before gets a moment to
+    /// leave, and is lost after it.
     fn close(&self);
 }

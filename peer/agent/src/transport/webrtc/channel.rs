@@ -1,0 +1,85 @@
+//! Receives the messages of one data channel.
+//!
+//! The crate queues up to 256 messages per channel and then closes SCTP's window, so a caller that
+//! does not drain its events slows the other peer; everything taken from the crate is passed on at
+//! once or held by exactly one waiting task.
+
+use std::sync::Arc;
+
+use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::super::{
+    CloseReason, EventSender, LinkId, MAX_MESSAGE_BYTES, MAX_PING_BYTES, TransportEvent,
+};
+
+/// Which of a link's two channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Data,
+    Ping,
+}
+
+impl Kind {
+    fn limit(self) -> usize {
+        match self {
+            Self::Data => MAX_MESSAGE_BYTES,
+            Self::Ping => MAX_PING_BYTES,
+        }
+    }
+
+    fn event(self, link: LinkId, bytes: bytes::Bytes) -> TransportEvent {
+        match self {
+            Self::Data => TransportEvent::Frame { link, bytes },
+            Self::Ping => TransportEvent::Ping { link, bytes },
+        }
+    }
+}
+
+/// What a receiving task needs.
+pub(super) struct Receiver {
+    pub(super) link: LinkId,
+    pub(super) kind: Kind,
+    pub(super) channel: Arc<dyn DataChannel>,
+    pub(super) events: EventSender,
+    /// Told when this channel opens.
+    pub(super) opened: mpsc::Sender<Kind>,
+    /// True once the link's `Open` was emitted: no message may come before it.
+    pub(super) link_open: watch::Receiver<bool>,
+    /// Told when bytes that were sent have been acknowledged.
+    pub(super) acknowledged: Arc<Notify>,
+}
+
+impl Receiver {
+    /// Passes messages on until the channel ends; returns why.
+    pub(super) async fn run(mut self) -> CloseReason {
+        while let Some(event) = self.channel.poll().await {
+            match event {
+                DataChannelEvent::OnOpen => {
+                    if self.opened.send(self.kind).await.is_err() {
+                        return CloseReason::Local;
+                    }
+                }
+                DataChannelEvent::OnMessage(message) => {
+                    if message.data.len() > self.kind.limit() {
+                        return CloseReason::Violation(format!(
+                            "a message of {} bytes",
+                            message.data.len()
+                        ));
+                    }
+                    if self.link_open.wait_for(|open| *open).await.is_err() {
+                        return CloseReason::Local;
+                    }
+                    let event = self.kind.event(self.link, message.data.freeze());
+                    if self.events.send(event).await.is_err() {
+                        return CloseReason::Local;
+                    }
+                }
+                DataChannelEvent::OnBufferedAmountLow => self.acknowledged.notify_one(),
+                DataChannelEvent::OnClosing | DataChannelEvent::OnClose => break,
+                _ => {}
+            }
+        }
+        CloseReason::Remote
+    }
+}

@@ -1,0 +1,351 @@
+//! One peer connection, from the first signal to the closed socket.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::webrtc::data_channel::DataChannel;
+use ::webrtc::error::Error;
+use ::webrtc::peer_connection::{PeerConnection, RTCIceCandidateInit, RTCSessionDescription};
+use bytes::BytesMut;
+use futures::FutureExt;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{CloseReason, EventSender, LinkId, Signal, TransportConfig, TransportEvent};
+use super::channel::{Kind, Receiver};
+use super::handler::{Handler, Report};
+use super::link::{CheckedSignal, LinkEnds, LinkState};
+use super::runtime::LinkRuntime;
+use super::sender::Sender;
+use super::settings;
+
+/// How long a closing link may take to get rid of what was sent before.
+const DRAIN_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long the last event may wait for room once the transport shuts down.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Which side of the handshake this is.
+#[derive(Debug)]
+pub(super) enum Side {
+    Offering,
+    Accepting(String),
+}
+
+impl Side {
+    pub(super) fn is_offering(&self) -> bool {
+        match self {
+            Self::Offering => true,
+            Self::Accepting(_) => false,
+        }
+    }
+}
+
+/// What a link's main task starts with.
+pub(super) struct Connection {
+    pub(super) id: LinkId,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) config: Arc<TransportConfig>,
+    pub(super) runtime: Arc<LinkRuntime>,
+    pub(super) events: EventSender,
+    pub(super) ends: LinkEnds,
+}
+
+impl Connection {
+    /// Lives the link's whole life and emits `Closed` at its end.
+    pub(super) async fn run(self, side: Side) {
+        let (id, events) = (self.id, self.events.clone());
+        let (state, closing) = (Arc::clone(&self.ends.state), self.ends.closing.clone());
+        // What another peer sends goes through the crate's parsers here. A panic there must end this
+        // link only, and be told like every other end.
+        let reason = AssertUnwindSafe(Box::pin(self.live(side)))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| CloseReason::Failed("internal error".to_owned()));
+        state.set_open(false);
+        tracing::debug!(link = %id, %reason, "the link is closed");
+        let farewell = events.send(TransportEvent::Closed { link: id, reason });
+        let sent = async {
+            tokio::pin!(farewell);
+            tokio::select! {
+                sent = &mut farewell => sent.is_ok(),
+                () = closing.cancelled() => {
+                    timeout(FAREWELL_LIMIT, farewell).await.is_ok_and(|sent| sent.is_ok())
+                }
+            }
+        };
+        if !sent.await {
+            tracing::debug!(link = %id, "nobody heard the link's end");
+        }
+    }
+
+    async fn live(self, side: Side) -> CloseReason {
+        let (handler, reports) = Handler::new();
+        let built = settings::build(
+            &self.config,
+            self.addresses.clone(),
+            self.runtime.clone(),
+            Arc::new(handler),
+        )
+        .await;
+        let connection = match built {
+            Ok(connection) => connection,
+            Err(error) => return CloseReason::Failed(error.to_string()),
+        };
+        let reason = self.live_with(side, &connection, reports).await;
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "closing a peer connection");
+        }
+        reason
+    }
+
+    async fn live_with(
+        self,
+        side: Side,
+        connection: &Arc<dyn PeerConnection>,
+        reports: mpsc::Receiver<Report>,
+    ) -> CloseReason {
+        let channels = async {
+            let data = connection.create_data_channel("data", Some(settings::data_channel()));
+            let data = data.await?;
+            let ping = connection.create_data_channel("ping", Some(settings::ping_channel()));
+            Ok::<_, Error>((data, ping.await?))
+        };
+        let (data, ping) = match channels.await {
+            Ok(channels) => channels,
+            Err(error) => return CloseReason::Failed(error.to_string()),
+        };
+        let closing = self.ends.closing.clone();
+        let state = Arc::clone(&self.ends.state);
+        let drained = Arc::new(Notify::new());
+        let (mut tasks, mut handshake) =
+            self.start_tasks(connection, &data, ping, &drained, reports);
+        let reason = drive(&mut handshake, side, &mut tasks, &closing).await;
+        if reason == CloseReason::Local && state.is_open() {
+            drain(&state, &drained).await;
+        }
+        state.set_open(false);
+        tasks.shutdown().await;
+        reason
+    }
+
+    fn start_tasks(
+        self,
+        connection: &Arc<dyn PeerConnection>,
+        data: &Arc<dyn DataChannel>,
+        ping: Arc<dyn DataChannel>,
+        drained: &Arc<Notify>,
+        reports: mpsc::Receiver<Report>,
+    ) -> (JoinSet<CloseReason>, Handshake) {
+        let (link_open, opens) = watch::channel(false);
+        let (opened, openings) = mpsc::channel(2);
+        let acknowledged = Arc::new(Notify::new());
+        let mut tasks = JoinSet::new();
+        for (kind, channel) in [(Kind::Data, data), (Kind::Ping, &ping)] {
+            let receiver = Receiver {
+                link: self.id,
+                kind,
+                channel: Arc::clone(channel),
+                events: self.events.clone(),
+                opened: opened.clone(),
+                link_open: opens.clone(),
+                acknowledged: match kind {
+                    Kind::Data => Arc::clone(&acknowledged),
+                    Kind::Ping => Arc::new(Notify::new()),
+                },
+            };
+            tasks.spawn(receiver.run());
+        }
+        let sender = Sender {
+            link: self.id,
+            channel: Arc::clone(data),
+            state: Arc::clone(&self.ends.state),
+            frames: self.ends.frames,
+            events: self.events.clone(),
+            acknowledged,
+            drained: Arc::clone(drained),
+        };
+        tasks.spawn(sender.run());
+        let handshake = Handshake {
+            id: self.id,
+            connection: Arc::clone(connection),
+            ping,
+            pings: self.ends.pings,
+            events: self.events,
+            state: self.ends.state,
+            signals: self.ends.signals,
+            reports,
+            openings,
+            link_open,
+            early: Vec::new(),
+            described: false,
+            deadline: Instant::now() + self.config.open_timeout,
+        };
+        (tasks, handshake)
+    }
+}
+
+/// Drives the handshake until the link ends in any way.
+async fn drive(
+    handshake: &mut Handshake,
+    side: Side,
+    tasks: &mut JoinSet<CloseReason>,
+    closing: &CancellationToken,
+) -> CloseReason {
+    tokio::select! {
+        reason = handshake.run(side) => reason,
+        ended = tasks.join_next() => match ended {
+            Some(Ok(reason)) => reason,
+            Some(Err(_)) | None => CloseReason::Failed("internal error".to_owned()),
+        },
+        () = closing.cancelled() => CloseReason::Local,
+    }
+}
+
+/// Waits until nothing is buffered, for a bounded time.
+async fn drain(state: &LinkState, drained: &Notify) {
+    let empty = async {
+        loop {
+            let notified = drained.notified();
+            if state.buffered() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    };
+    if timeout(DRAIN_LIMIT, empty).await.is_err() {
+        tracing::debug!(lost = state.buffered(), "a link closes with bytes unsent");
+    }
+}
+
+/// Signals in and out, the opening, and pings: everything about a link but its frames.
+struct Handshake {
+    id: LinkId,
+    connection: Arc<dyn PeerConnection>,
+    ping: Arc<dyn DataChannel>,
+    pings: mpsc::Receiver<bytes::Bytes>,
+    events: EventSender,
+    state: Arc<LinkState>,
+    signals: mpsc::Receiver<CheckedSignal>,
+    reports: mpsc::Receiver<Report>,
+    openings: mpsc::Receiver<Kind>,
+    link_open: watch::Sender<bool>,
+    /// Candidates that came before the description that they belong to.
+    early: Vec<RTCIceCandidateInit>,
+    /// Whether the other side's description is set.
+    described: bool,
+    deadline: Instant,
+}
+
+impl Handshake {
+    async fn run(&mut self, side: Side) -> CloseReason {
+        let started = match side {
+            Side::Offering => self.offer().await,
+            Side::Accepting(sdp) => self.answer(sdp).await,
+        };
+        match started {
+            Ok(()) => self.serve().await.unwrap_or_else(|reason| reason),
+            Err(reason) => reason,
+        }
+    }
+
+    async fn serve(&mut self) -> Result<CloseReason, CloseReason> {
+        let mut open_channels = 0_u8;
+        loop {
+            let is_open = self.state.is_open();
+            tokio::select! {
+                Some(signal) = self.signals.recv() => self.take(signal).await?,
+                Some(report) = self.reports.recv() => self.pass_on(report).await?,
+                Some(_) = self.openings.recv() => {
+                    open_channels += 1;
+                    if open_channels == 2 {
+                        self.open().await?;
+                    }
+                }
+                Some(ping) = self.pings.recv() => self.ping(&ping).await?,
+                () = sleep_until(self.deadline), if !is_open => {
+                    return Ok(CloseReason::Failed("it did not open in time".to_owned()));
+                }
+            }
+        }
+    }
+
+    async fn offer(&mut self) -> Result<(), CloseReason> {
+        let offer = self.connection.create_offer(None).await.map_err(failed)?;
+        let sdp = offer.sdp.clone();
+        self.connection.set_local_description(offer).await.map_err(failed)?;
+        self.emit_signal(Signal::Offer(sdp)).await
+    }
+
+    async fn answer(&mut self, offer: String) -> Result<(), CloseReason> {
+        let offer = RTCSessionDescription::offer(offer).map_err(bad_signal)?;
+        self.connection.set_remote_description(offer).await.map_err(bad_signal)?;
+        self.described = true;
+        let answer = self.connection.create_answer(None).await.map_err(bad_signal)?;
+        let sdp = answer.sdp.clone();
+        self.connection.set_local_description(answer).await.map_err(failed)?;
+        self.emit_signal(Signal::Answer(sdp)).await
+    }
+
+    async fn take(&mut self, signal: CheckedSignal) -> Result<(), CloseReason> {
+        match signal {
+            CheckedSignal::Answer(sdp) => {
+                let answer = RTCSessionDescription::answer(sdp).map_err(bad_signal)?;
+                self.connection.set_remote_description(answer).await.map_err(bad_signal)?;
+                self.described = true;
+                for candidate in std::mem::take(&mut self.early) {
+                    self.add(candidate).await;
+                }
+            }
+            CheckedSignal::Candidate(candidate) if self.described => self.add(candidate).await,
+            CheckedSignal::Candidate(candidate) => self.early.push(candidate),
+        }
+        Ok(())
+    }
+
+    /// A candidate that cannot be used (of a family that this machine lacks, say) hurts nobody.
+    async fn add(&self, candidate: RTCIceCandidateInit) {
+        if let Err(error) = self.connection.add_ice_candidate(candidate).await {
+            tracing::debug!(link = %self.id, %error, "a candidate is not used");
+        }
+    }
+
+    async fn pass_on(&self, report: Report) -> Result<(), CloseReason> {
+        match report {
+            Report::Candidate(json) => self.emit_signal(Signal::Candidate(json)).await,
+            Report::GatheringComplete => self.emit_signal(Signal::Candidate(String::new())).await,
+            Report::Broken(state) => Err(CloseReason::Failed(format!("the path is {state}"))),
+        }
+    }
+
+    async fn open(&self) -> Result<(), CloseReason> {
+        self.state.set_open(true);
+        self.emit(TransportEvent::Open { link: self.id }).await?;
+        self.link_open.send_replace(true);
+        Ok(())
+    }
+
+    async fn ping(&self, message: &[u8]) -> Result<(), CloseReason> {
+        self.ping.send(BytesMut::from(message)).await.map_err(|_| CloseReason::Remote)
+    }
+
+    async fn emit_signal(&self, signal: Signal) -> Result<(), CloseReason> {
+        self.emit(TransportEvent::Signal { link: self.id, signal }).await
+    }
+
+    async fn emit(&self, event: TransportEvent) -> Result<(), CloseReason> {
+        self.events.send(event).await.map_err(|_| CloseReason::Local)
+    }
+}
+
+fn failed(error: Error) -> CloseReason {
+    CloseReason::Failed(error.to_string())
+}
+
+fn bad_signal(error: Error) -> CloseReason {
+    CloseReason::BadSignal(error.to_string())
+}

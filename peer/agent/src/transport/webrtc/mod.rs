@@ -1,0 +1,113 @@
+//! Links over WebRTC data channels, with the `webrtc` crate.
+//!
+//! The crate's defaults are unusable here: no bound on what is sent, socket buffers that overflow in
+//! bursts, a peer connection that takes a second to open. What this module sets instead, and why, is
+//! said where it is set; `benches/datapath.rs` keeps it honest.
+//!
+//! A link is four tasks of its own and one of the crate. `connection` drives the handshake and owns
+//! the peer connection; two tasks in `channel` receive; one in `sender` sends. When `connection`
+//! ends, the others have ended and the sockets are closed.
+//!
+//! It does not gather relay candidates (TURN), use mDNS, or restart ICE: a path that breaks closes
+//! the link, and the engine makes a new one.
+
+mod addresses;
+mod channel;
+mod connection;
+mod handler;
+mod link;
+mod runtime;
+mod sender;
+mod settings;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connection::{Connection, Side};
+use self::link::WebRtcLink;
+use self::runtime::LinkRuntime;
+use super::{
+    EventSender, Link, LinkError, LinkId, MAX_SDP_BYTES, Transport, TransportConfig,
+    TransportConfigError,
+};
+
+/// Makes WebRTC links.
+#[derive(Debug)]
+pub struct WebRtcTransport {
+    config: Arc<TransportConfig>,
+    runtime: Arc<LinkRuntime>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl WebRtcTransport {
+    /// Makes a transport; binds nothing until the first link.
+    ///
+    /// # Errors
+    /// All the settings that cannot work.
+    pub fn new(config: TransportConfig) -> Result<Self, Vec<TransportConfigError>> {
+        config.validate()?;
+        let tasks = TaskTracker::new();
+        Ok(Self {
+            runtime: Arc::new(LinkRuntime::new(config.socket_buffer, tasks.clone())),
+            config: Arc::new(config),
+            tasks,
+            closing: CancellationToken::new(),
+        })
+    }
+
+    fn start(
+        &self,
+        id: LinkId,
+        side: Side,
+        events: EventSender,
+    ) -> Result<Arc<dyn Link>, LinkError> {
+        if self.closing.is_cancelled() {
+            return Err(LinkError::ShutDown);
+        }
+        let addresses = addresses::to_bind(&self.config.bind);
+        if addresses.is_empty() {
+            return Err(LinkError::NoAddress);
+        }
+        let (link, ends) =
+            WebRtcLink::new(id, side.is_offering(), self.config.send_limit, &self.closing);
+        let connection = Connection {
+            id,
+            addresses,
+            config: Arc::clone(&self.config),
+            runtime: Arc::clone(&self.runtime),
+            events,
+            ends,
+        };
+        self.tasks.spawn(connection.run(side));
+        Ok(Arc::new(link))
+    }
+}
+
+#[async_trait]
+impl Transport for WebRtcTransport {
+    fn offer(&self, link: LinkId, events: EventSender) -> Result<Arc<dyn Link>, LinkError> {
+        self.start(link, Side::Offering, events)
+    }
+
+    fn accept(
+        &self,
+        link: LinkId,
+        offer_sdp: String,
+        events: EventSender,
+    ) -> Result<Arc<dyn Link>, LinkError> {
+        if offer_sdp.len() > MAX_SDP_BYTES {
+            return Err(LinkError::OfferTooLarge { bytes: offer_sdp.len(), limit: MAX_SDP_BYTES });
+        }
+        self.start(link, Side::Accepting(offer_sdp), events)
+    }
+
+    async fn shutdown(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
