@@ -17,7 +17,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
-    let files: Vec<&str> = if grpc { [WIRE, SERVICES].concat() } else { WIRE.to_vec() };
+    let files: Vec<&str> = if grpc {
+        [WIRE, SERVICES].concat()
+    } else {
+        WIRE.to_vec()
+    };
     let descriptors = protox::compile(files, ["proto"])?;
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
