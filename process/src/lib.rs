@@ -21,6 +21,6 @@ pub use bit_rate::{BitRate, ParseBitRateError};
 pub use duration::{ParseDurationError, format_duration, parse_duration};
 pub use exit::ExitCode;
 pub use failure::{Failure, OrFail};
-pub use logging::{LogArgs, LogFormat};
+pub use logging::{LogArgs, LogFormat, silence_terminal_logs};
 pub use run::run;
 pub use shutdown::{ShutdownSignal, shutdown};

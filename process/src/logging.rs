@@ -1,6 +1,7 @@
 //! Logging to stderr, as text for people or as JSON for machines.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::EnvFilter;
 
@@ -54,7 +55,7 @@ impl LogArgs {
         let filter = self.filter()?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(|| LogOutput)
             .with_ansi(std::io::stderr().is_terminal());
         // An error only means that a test or an embedding program has set logging up before.
         let _already_set = match self.log_format {
@@ -71,6 +72,32 @@ impl LogArgs {
                 .caused_by(&error)
                 .next("use --log-level info, or one with targets, such as info,espalier_peer=debug")
         })
+    }
+}
+
+/// True while a live view owns the terminal.
+static TERMINAL_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Holds log lines back while they would be written over a live view on the terminal.
+///
+/// Logging to a file or a pipe goes on.
+pub fn silence_terminal_logs(silent: bool) {
+    TERMINAL_TAKEN.store(silent && io::stderr().is_terminal(), Ordering::Relaxed);
+}
+
+/// Standard error, unless a live view is in the way.
+struct LogOutput;
+
+impl Write for LogOutput {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if TERMINAL_TAKEN.load(Ordering::Relaxed) {
+            return Ok(text.len());
+        }
+        io::stderr().write(text)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 
