@@ -18,6 +18,7 @@ pub struct Stats {
     /// Its virtual playhead.
     pub playout: Playout,
     /// Milliseconds from its start; absent until it happens.
+    #[serde(rename = "first_ms")]
     pub first: First,
     /// The last 64 completed objects.
     pub objects: Vec<ObjectRecord>,
@@ -41,8 +42,10 @@ pub struct TrackRecord {
 pub struct LinkRecord {
     /// The neighbour's id.
     pub neighbour: String,
-    /// How it is.
+    /// connecting, up, silent.
     pub state: String,
+    /// Whether the neighbour is fed over it.
+    pub child: bool,
 }
 
 /// Bytes and chunks.
@@ -52,10 +55,18 @@ pub struct Counters {
     pub bytes_from_cdn: u64,
     /// Media bytes from other peers.
     pub bytes_from_peers: u64,
+    /// Of these, from the standby.
+    pub bytes_from_standby: u64,
     /// Media bytes to other peers.
     pub bytes_to_peers: u64,
+    /// Bytes that were there already.
+    pub duplicate_bytes: u64,
     /// Chunks that failed their hash.
     pub corrupt_chunks: u64,
+    /// Objects that never came.
+    pub objects_missed: u64,
+    /// Objects played unverified.
+    pub bypassed_objects: u64,
 }
 
 /// The virtual playhead.
@@ -73,13 +84,13 @@ pub struct Playout {
 #[derive(Clone, Debug, Deserialize)]
 pub struct First {
     /// The session was opened.
-    pub session_ms: Option<u64>,
+    pub session_open: Option<u64>,
     /// The first byte came from the CDN.
-    pub cdn_byte_ms: Option<u64>,
+    pub cdn_byte: Option<u64>,
     /// The first byte from the tree was verified.
-    pub tree_byte_ms: Option<u64>,
-    /// The playlist had something that a player can play.
-    pub playable_ms: Option<u64>,
+    pub tree_byte: Option<u64>,
+    /// A segment that the playlist lists was there whole.
+    pub playable_playlist: Option<u64>,
 }
 
 /// One completed object.

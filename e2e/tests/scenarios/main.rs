@@ -1,4 +1,14 @@
 //! The scenarios, in one program so that it is linked once. Run them one at a time:
 //! `cargo nextest run --release -p espalier-e2e -j1`.
 
+mod chain;
+mod commands;
+// mod corruption;
 mod harness;
+mod joins;
+mod latency;
+mod origin_faults;
+mod outage;
+mod player;
+mod steady;
+mod tree;

@@ -1,0 +1,146 @@
+//! What must hold while nothing happens: shared by several scenarios.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use espalier_e2e::rhythm::{arrivals, gaps};
+use espalier_e2e::statistics::float;
+use espalier_e2e::wait::{observe_for, unix_ms};
+use espalier_e2e::{Scene, Tree};
+
+/// A dozen peers take this long at the very most.
+pub(crate) const FORMING: Duration = Duration::from_secs(90);
+
+/// How many objects a newcomer may take from the CDN.
+const NEWCOMER_OBJECTS: usize = 3;
+
+/// Starts twelve peers that have upload for two children each, and waits for a tree of depth 4.
+pub(crate) fn tree_of_twelve(scene: &mut Scene) -> Result<Tree> {
+    let peer = scene.contributor("4mbit")?;
+    let started = std::time::Instant::now();
+    scene.start_peers(&vec![peer; 12])?;
+    let tree = scene.wait_for_tree("twelve peers, depth 4", FORMING, |tree| {
+        tree.depth() >= 4 && tree.roots().len() < 4
+    })?;
+    eprintln!("{}", tree.describe());
+    scene
+        .figures
+        .record("forming_s", started.elapsed().as_secs())?;
+    scene.figures.record("depth", tree.depth())?;
+    scene.figures.record("roots", tree.roots().len())?;
+    newcomers_took_little(scene, &tree)?;
+    Ok(tree)
+}
+
+/// Only roots took more from the CDN than a newcomer may.
+fn newcomers_took_little(scene: &mut Scene, tree: &Tree) -> Result<()> {
+    let roots = tree.roots();
+    let mut most = 0;
+    for (peer, names) in scene.cdn.media_by_peer(0)? {
+        ensure!(
+            scene.peer(&peer).is_ok(),
+            "nginx's log names a stranger: {peer:?}"
+        );
+        if !roots.contains(peer.as_str()) {
+            most = most.max(names.len());
+            ensure!(
+                names.len() <= NEWCOMER_OBJECTS,
+                "the newcomer {peer} took {names:?}"
+            );
+        }
+    }
+    scene.figures.record("newcomer_cdn_objects_max", most)
+}
+
+/// Watches the steady state for `span`: every object arrives everywhere, verified and identical; only
+/// roots touch the CDN; the offload is what the tree's shape promises.
+///
+/// Viewers of `rendition` run already at every peer that has `track`.
+pub(crate) fn expect_steady(
+    scene: &mut Scene,
+    tree: &Tree,
+    track: &str,
+    rendition: &str,
+    span: Duration,
+) -> Result<()> {
+    let from_ms = unix_ms();
+    observe_for(span);
+    // What appeared in the last seconds may still be on its way.
+    let until_ms = unix_ms() - 4000;
+
+    let mut sequences: BTreeSet<u64> = BTreeSet::new();
+    let mut received = 0;
+    let mut objects = 0;
+    for stats in scene.all_stats()? {
+        let arrivals = arrivals(&stats, track, &scene.origin, rendition);
+        let missing = gaps(&arrivals);
+        ensure!(missing.is_empty(), "{} misses {missing:?}", stats.peer);
+        ensure!(
+            stats.playout.stalls == 0,
+            "{} stalled: {:?}",
+            stats.peer,
+            stats.playout
+        );
+        for object in stats
+            .objects
+            .iter()
+            .filter(|object| object.is_segment() && object.track == track)
+        {
+            let arrival = arrivals.get(&object.sequence);
+            let Some(arrival) = arrival.filter(|a| (from_ms..until_ms).contains(&a.appeared_ms))
+            else {
+                continue;
+            };
+            let truth = scene.origin.segment(rendition, arrival.sequence);
+            let identical = truth
+                .as_ref()
+                .is_some_and(|truth| truth.sha256 == object.sha256);
+            ensure!(
+                identical && object.verified,
+                "{} has {object:?}, not {truth:?}",
+                stats.peer
+            );
+            sequences.insert(object.sequence);
+            received += object.length;
+            objects += 1;
+        }
+    }
+    let peers = scene.peers.len();
+    ensure!(
+        !sequences.is_empty() && objects == peers * sequences.len(),
+        "objects are missing at some peer: {objects} of {} at {peers} peers",
+        sequences.len()
+    );
+    expect_only_roots(scene, tree, from_ms)?;
+
+    let name = |sequence: &u64| scene.origin.segment_name(rendition, *sequence);
+    let names: BTreeSet<String> = sequences.iter().map(name).collect();
+    let from_cdn = scene.cdn.peer_bytes_of(&names)?;
+    let offload = 1.0 - float(from_cdn) / float(received);
+    let (peers, roots) = (
+        float(u64::try_from(peers)?),
+        float(u64::try_from(tree.roots().len())?),
+    );
+    let promised = (peers - roots) / peers;
+    scene.figures.record("objects_compared", objects)?;
+    scene.figures.record("offload", offload)?;
+    scene.figures.record("offload_promised", promised)?;
+    ensure!(
+        (offload - promised).abs() <= 0.02,
+        "offload {offload:.3}, not {promised:.3}"
+    );
+    Ok(())
+}
+
+/// Since `since_ms`, nobody but the tree's roots (and the signer) took media from the CDN.
+pub(crate) fn expect_only_roots(scene: &Scene, tree: &Tree, since_ms: i64) -> Result<()> {
+    let roots = tree.roots();
+    for (peer, names) in scene.cdn.media_by_peer(since_ms)? {
+        ensure!(
+            roots.contains(peer.as_str()),
+            "{peer} is no root and took {names:?}"
+        );
+    }
+    Ok(())
+}
