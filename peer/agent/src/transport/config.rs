@@ -69,13 +69,20 @@ impl TransportConfig {
         if self.send_limit < MAX_MESSAGE_BYTES {
             mistakes.push(TransportConfigError::SendLimit(self.send_limit));
         }
-        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
     }
 }
 
 fn is_stun_uri(uri: &str) -> bool {
     uri.strip_prefix("stun:").is_some_and(|rest| {
-        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_graphic() && c != '/' && c != '@')
+        !rest.is_empty()
+            && rest
+                .chars()
+                .all(|c| c.is_ascii_graphic() && c != '/' && c != '@')
     })
 }
 
@@ -86,7 +93,11 @@ mod tests {
     #[test]
     fn reports_every_mistake() {
         let config = TransportConfig {
-            stun: vec!["stun:ok.example:3478".into(), "turn:no.example".into(), "stun:".into()],
+            stun: vec![
+                "stun:ok.example:3478".into(),
+                "turn:no.example".into(),
+                "stun:".into(),
+            ],
             receive_window: 1000,
             send_limit: 0,
             ..TransportConfig::default()

@@ -11,7 +11,9 @@ pub(super) fn to_bind(wanted: &[IpAddr]) -> Vec<SocketAddr> {
     } else {
         for ip in wanted {
             if ip.is_unspecified() {
-                let same_family = local_addresses().into_iter().filter(|a| a.is_ipv4() == ip.is_ipv4());
+                let same_family = local_addresses()
+                    .into_iter()
+                    .filter(|a| a.is_ipv4() == ip.is_ipv4());
                 addresses.extend(usable(same_family.collect()));
             } else {
                 addresses.push(*ip);
@@ -20,12 +22,19 @@ pub(super) fn to_bind(wanted: &[IpAddr]) -> Vec<SocketAddr> {
     }
     addresses.sort_unstable();
     addresses.dedup();
-    addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
+    addresses
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, 0))
+        .collect()
 }
 
 fn local_addresses() -> Vec<IpAddr> {
     match rtc::shared::ifaces::ifaces() {
-        Ok(interfaces) => interfaces.into_iter().filter_map(|i| i.addr).map(|a| a.ip()).collect(),
+        Ok(interfaces) => interfaces
+            .into_iter()
+            .filter_map(|i| i.addr)
+            .map(|a| a.ip())
+            .collect(),
         Err(error) => {
             tracing::warn!(%error, "cannot list the local addresses");
             Vec::new()
@@ -77,7 +86,10 @@ mod tests {
         let wanted = ips(&["127.0.0.1", "127.0.0.1", "::1"]);
         assert_eq!(
             to_bind(&wanted),
-            vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse::<SocketAddr>().unwrap()]
+            vec![
+                "127.0.0.1:0".parse().unwrap(),
+                "[::1]:0".parse::<SocketAddr>().unwrap()
+            ]
         );
     }
 

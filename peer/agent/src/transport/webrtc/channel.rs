@@ -1,8 +1,8 @@
 //! Receives the messages of one data channel.
 //!
-//! The crate queues up to 256 messages per channel and then closes SCTP's window, so a caller that
-//! does not drain its events slows the other peer; everything taken from the crate is passed on at
-//! once or held by exactly one waiting task.
+//! Everything taken from the crate is passed on at once or held by exactly one waiting task. A caller
+//! that does not drain its events slows the other peer, but late: the crate queues up to 512 messages
+//! of a channel (32 MB of whole chunks) before it lets SCTP's window close.
 
 use std::sync::Arc;
 
@@ -56,7 +56,8 @@ impl Receiver {
         while let Some(event) = self.channel.poll().await {
             match event {
                 DataChannelEvent::OnOpen => {
-                    if self.opened.send(self.kind).await.is_err() {
+                    let told = self.opened.send(self.kind).await;
+                    if told.is_err() {
                         return CloseReason::Local;
                     }
                 }
@@ -77,7 +78,7 @@ impl Receiver {
                 }
                 DataChannelEvent::OnBufferedAmountLow => self.acknowledged.notify_one(),
                 DataChannelEvent::OnClosing | DataChannelEvent::OnClose => break,
-                _ => {}
+                DataChannelEvent::OnError | DataChannelEvent::OnBufferedAmountHigh | _ => {}
             }
         }
         CloseReason::Remote

@@ -24,7 +24,7 @@ use super::sender::Sender;
 use super::settings;
 
 /// How long a closing link may take to get rid of what was sent before.
-const DRAIN_LIMIT: Duration = Duration::from_millis(200);
+const DRAIN_LIMIT: Duration = Duration::from_millis(100);
 
 /// How long the last event may wait for room once the transport shuts down.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ impl Connection {
     }
 
     async fn live(self, side: Side) -> CloseReason {
-        let (handler, reports) = Handler::new();
+        let (handler, reports) = Handler::new(Arc::clone(&self.runtime));
         let built = settings::build(
             &self.config,
             self.addresses.clone(),
@@ -172,6 +172,7 @@ impl Connection {
         tasks.spawn(sender.run());
         let handshake = Handshake {
             id: self.id,
+            runtime: self.runtime,
             connection: Arc::clone(connection),
             ping,
             pings: self.ends.pings,
@@ -225,6 +226,7 @@ async fn drain(state: &LinkState, drained: &Notify) {
 /// Signals in and out, the opening, and pings: everything about a link but its frames.
 struct Handshake {
     id: LinkId,
+    runtime: Arc<LinkRuntime>,
     connection: Arc<dyn PeerConnection>,
     ping: Arc<dyn DataChannel>,
     pings: mpsc::Receiver<bytes::Bytes>,
@@ -277,17 +279,30 @@ impl Handshake {
     async fn offer(&mut self) -> Result<(), CloseReason> {
         let offer = self.connection.create_offer(None).await.map_err(failed)?;
         let sdp = offer.sdp.clone();
-        self.connection.set_local_description(offer).await.map_err(failed)?;
+        self.connection
+            .set_local_description(offer)
+            .await
+            .map_err(failed)?;
         self.emit_signal(Signal::Offer(sdp)).await
     }
 
     async fn answer(&mut self, offer: String) -> Result<(), CloseReason> {
         let offer = RTCSessionDescription::offer(offer).map_err(bad_signal)?;
-        self.connection.set_remote_description(offer).await.map_err(bad_signal)?;
+        self.connection
+            .set_remote_description(offer)
+            .await
+            .map_err(bad_signal)?;
         self.described = true;
-        let answer = self.connection.create_answer(None).await.map_err(bad_signal)?;
+        let answer = self
+            .connection
+            .create_answer(None)
+            .await
+            .map_err(bad_signal)?;
         let sdp = answer.sdp.clone();
-        self.connection.set_local_description(answer).await.map_err(failed)?;
+        self.connection
+            .set_local_description(answer)
+            .await
+            .map_err(failed)?;
         self.emit_signal(Signal::Answer(sdp)).await
     }
 
@@ -295,7 +310,10 @@ impl Handshake {
         match signal {
             CheckedSignal::Answer(sdp) => {
                 let answer = RTCSessionDescription::answer(sdp).map_err(bad_signal)?;
-                self.connection.set_remote_description(answer).await.map_err(bad_signal)?;
+                self.connection
+                    .set_remote_description(answer)
+                    .await
+                    .map_err(bad_signal)?;
                 self.described = true;
                 for candidate in std::mem::take(&mut self.early) {
                     self.add(candidate).await;
@@ -312,6 +330,7 @@ impl Handshake {
         if let Err(error) = self.connection.add_ice_candidate(candidate).await {
             tracing::debug!(link = %self.id, %error, "a candidate is not used");
         }
+        self.runtime.nudge();
     }
 
     async fn pass_on(&self, report: Report) -> Result<(), CloseReason> {
@@ -323,6 +342,7 @@ impl Handshake {
     }
 
     async fn open(&self) -> Result<(), CloseReason> {
+        self.runtime.settle();
         self.state.set_open(true);
         self.emit(TransportEvent::Open { link: self.id }).await?;
         self.link_open.send_replace(true);
@@ -330,15 +350,25 @@ impl Handshake {
     }
 
     async fn ping(&self, message: &[u8]) -> Result<(), CloseReason> {
-        self.ping.send(BytesMut::from(message)).await.map_err(|_| CloseReason::Remote)
+        self.ping
+            .send(BytesMut::from(message))
+            .await
+            .map_err(|_| CloseReason::Remote)
     }
 
     async fn emit_signal(&self, signal: Signal) -> Result<(), CloseReason> {
-        self.emit(TransportEvent::Signal { link: self.id, signal }).await
+        self.emit(TransportEvent::Signal {
+            link: self.id,
+            signal,
+        })
+        .await
     }
 
     async fn emit(&self, event: TransportEvent) -> Result<(), CloseReason> {
-        self.events.send(event).await.map_err(|_| CloseReason::Local)
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| CloseReason::Local)
     }
 }
 

@@ -1,12 +1,16 @@
 //! Carries the crate's callbacks to the connection's task. They run inside the crate's driver, which
 //! also drives the protocol's timers, so they must never wait.
 
+use std::sync::Arc;
+
 use ::webrtc::peer_connection::{
-    PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionIceEvent,
-    RTCPeerConnectionState,
+    PeerConnectionEventHandler, RTCIceConnectionState, RTCIceGatheringState,
+    RTCPeerConnectionIceEvent, RTCPeerConnectionState,
 };
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+
+use super::runtime::LinkRuntime;
 
 /// What the crate reports about a peer connection.
 #[derive(Debug)]
@@ -26,12 +30,13 @@ const CAPACITY: usize = 128;
 #[derive(Debug)]
 pub(super) struct Handler {
     reports: mpsc::Sender<Report>,
+    runtime: Arc<LinkRuntime>,
 }
 
 impl Handler {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Report>) {
+    pub(super) fn new(runtime: Arc<LinkRuntime>) -> (Self, mpsc::Receiver<Report>) {
         let (reports, receiver) = mpsc::channel(CAPACITY);
-        (Self { reports }, receiver)
+        (Self { reports, runtime }, receiver)
     }
 
     fn report(&self, report: Report) {
@@ -61,8 +66,18 @@ impl PeerConnectionEventHandler for Handler {
         }
     }
 
+    /// ICE has a path: the first DTLS flight is ready and would wait.
+    async fn on_ice_connection_state_change(&self, _state: RTCIceConnectionState) {
+        self.runtime.nudge();
+    }
+
+    /// DTLS is done: SCTP's INIT is ready and would wait.
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        if matches!(state, RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed) {
+        self.runtime.nudge();
+        if matches!(
+            state,
+            RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed
+        ) {
             self.report(Report::Broken(state));
         }
     }

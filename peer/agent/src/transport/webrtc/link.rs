@@ -69,7 +69,9 @@ impl LinkState {
                 (queued + outstanding + bytes <= limit).then_some(queued + bytes)
             })
             .map(drop)
-            .map_err(|queued| SendError::Full { buffered: queued + outstanding })
+            .map_err(|queued| SendError::Full {
+                buffered: queued + outstanding,
+            })
     }
 
     fn release(&self, bytes: usize) {
@@ -151,7 +153,9 @@ impl WebRtcLink {
             Signal::Candidate(json) => {
                 check_size(&json, MAX_CANDIDATE_BYTES)?;
                 if self.candidates.fetch_add(1, Ordering::AcqRel) >= MAX_CANDIDATES {
-                    return Err(SignalError::TooManyCandidates { limit: MAX_CANDIDATES });
+                    return Err(SignalError::TooManyCandidates {
+                        limit: MAX_CANDIDATES,
+                    });
                 }
                 parse_candidate(&json)
             }
@@ -168,7 +172,9 @@ impl Link for WebRtcLink {
         if self.closing.is_cancelled() || self.signals.is_closed() {
             return Ok(());
         }
-        let Some(checked) = self.check(signal)? else { return Ok(()) };
+        let Some(checked) = self.check(signal)? else {
+            return Ok(());
+        };
         // There is room for every signal that `check` lets through, so this fails only when the link
         // has closed meanwhile, and then the signal does not matter.
         if let Err(error) = self.signals.try_send(checked) {
@@ -180,7 +186,10 @@ impl Link for WebRtcLink {
     fn try_send(&self, header: &[u8], payload: &[u8]) -> Result<(), SendError> {
         let bytes = header.len() + payload.len();
         if bytes > MAX_MESSAGE_BYTES {
-            return Err(SendError::TooLarge { bytes, limit: MAX_MESSAGE_BYTES });
+            return Err(SendError::TooLarge {
+                bytes,
+                limit: MAX_MESSAGE_BYTES,
+            });
         }
         if !self.state.is_open() {
             return Err(SendError::NotOpen);
@@ -192,9 +201,9 @@ impl Link for WebRtcLink {
         self.frames.try_send(message).map_err(|error| {
             self.state.release(bytes);
             match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    SendError::Full { buffered: self.state.buffered() }
-                }
+                mpsc::error::TrySendError::Full(_) => SendError::Full {
+                    buffered: self.state.buffered(),
+                },
                 mpsc::error::TrySendError::Closed(_) => SendError::NotOpen,
             }
         })
@@ -202,7 +211,10 @@ impl Link for WebRtcLink {
 
     fn try_ping(&self, message: &[u8]) -> Result<(), SendError> {
         if message.len() > MAX_PING_BYTES {
-            return Err(SendError::TooLarge { bytes: message.len(), limit: MAX_PING_BYTES });
+            return Err(SendError::TooLarge {
+                bytes: message.len(),
+                limit: MAX_PING_BYTES,
+            });
         }
         if !self.state.is_open() {
             return Err(SendError::NotOpen);
@@ -224,7 +236,10 @@ impl Link for WebRtcLink {
 
 fn check_size(text: &str, limit: usize) -> Result<(), SignalError> {
     if text.len() > limit {
-        return Err(SignalError::TooLarge { bytes: text.len(), limit });
+        return Err(SignalError::TooLarge {
+            bytes: text.len(),
+            limit,
+        });
     }
     Ok(())
 }
@@ -234,7 +249,10 @@ fn check_size(text: &str, limit: usize) -> Result<(), SignalError> {
 fn parse_candidate(json: &str) -> Result<Option<CheckedSignal>, SignalError> {
     let init: RTCIceCandidateInit =
         serde_json::from_str(json).map_err(|error| SignalError::Malformed(error.to_string()))?;
-    let line = init.candidate.strip_prefix("candidate:").unwrap_or(&init.candidate);
+    let line = init
+        .candidate
+        .strip_prefix("candidate:")
+        .unwrap_or(&init.candidate);
     if line.is_empty() {
         return Ok(None);
     }

@@ -19,6 +19,8 @@ mod link;
 mod runtime;
 mod sender;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -38,7 +40,6 @@ use super::{
 #[derive(Debug)]
 pub struct WebRtcTransport {
     config: Arc<TransportConfig>,
-    runtime: Arc<LinkRuntime>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -50,11 +51,9 @@ impl WebRtcTransport {
     /// All the settings that cannot work.
     pub fn new(config: TransportConfig) -> Result<Self, Vec<TransportConfigError>> {
         config.validate()?;
-        let tasks = TaskTracker::new();
         Ok(Self {
-            runtime: Arc::new(LinkRuntime::new(config.socket_buffer, tasks.clone())),
             config: Arc::new(config),
-            tasks,
+            tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
     }
@@ -72,13 +71,20 @@ impl WebRtcTransport {
         if addresses.is_empty() {
             return Err(LinkError::NoAddress);
         }
-        let (link, ends) =
-            WebRtcLink::new(id, side.is_offering(), self.config.send_limit, &self.closing);
+        let (link, ends) = WebRtcLink::new(
+            id,
+            side.is_offering(),
+            self.config.send_limit,
+            &self.closing,
+        );
         let connection = Connection {
             id,
             addresses,
             config: Arc::clone(&self.config),
-            runtime: Arc::clone(&self.runtime),
+            runtime: Arc::new(LinkRuntime::new(
+                self.config.socket_buffer,
+                self.tasks.clone(),
+            )),
             events,
             ends,
         };
@@ -100,7 +106,10 @@ impl Transport for WebRtcTransport {
         events: EventSender,
     ) -> Result<Arc<dyn Link>, LinkError> {
         if offer_sdp.len() > MAX_SDP_BYTES {
-            return Err(LinkError::OfferTooLarge { bytes: offer_sdp.len(), limit: MAX_SDP_BYTES });
+            return Err(LinkError::OfferTooLarge {
+                bytes: offer_sdp.len(),
+                limit: MAX_SDP_BYTES,
+            });
         }
         self.start(link, Side::Accepting(offer_sdp), events)
     }

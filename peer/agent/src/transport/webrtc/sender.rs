@@ -47,7 +47,9 @@ impl Sender {
     }
 
     async fn send_all(&mut self) -> Result<()> {
-        self.channel.set_buffered_amount_low_threshold(LOW_THRESHOLD).await?;
+        self.channel
+            .set_buffered_amount_low_threshold(LOW_THRESHOLD)
+            .await?;
         // Whether a `Writable` is owed. Waiting for room in the event channel must not stop the
         // sending, and several acknowledgements may share one event.
         let mut owed = false;

@@ -40,14 +40,16 @@ pub(super) async fn build(
             ..RTCIceServer::default()
         }]);
     }
-    let connection = PeerConnectionBuilder::new()
-        .with_configuration(configuration.build())
-        .with_setting_engine(engine(config))
-        .with_runtime(runtime)
-        .with_handler(handler)
-        .with_udp_addrs(addresses)
-        .build()
-        .await?;
+    let connection = Box::pin(
+        PeerConnectionBuilder::new()
+            .with_configuration(configuration.build())
+            .with_setting_engine(engine(config))
+            .with_runtime(runtime)
+            .with_handler(handler)
+            .with_udp_addrs(addresses)
+            .build(),
+    )
+    .await?;
     Ok(Arc::new(connection))
 }
 
