@@ -19,7 +19,11 @@ impl Backoff {
     /// Starts at `first` and never waits longer than `longest`.
     #[must_use]
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, next: first }
+        Self {
+            first,
+            longest,
+            next: first,
+        }
     }
 
     /// The back-off that the session and the feed use: 100 ms doubling to 5 s.
@@ -51,7 +55,10 @@ mod tests {
         for bound_ms in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
             let wait = backoff.wait();
             let bound = Duration::from_millis(bound_ms);
-            assert!(wait <= bound && wait >= bound / 2, "{wait:?} is outside of {bound:?}");
+            assert!(
+                wait <= bound && wait >= bound / 2,
+                "{wait:?} is outside of {bound:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.wait() <= Duration::from_millis(100));

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use espalier_proto::v1::{self, node_message, notice, peer_message::Kind};
 use espalier_proto::v1::peer_service_client::PeerServiceClient;
+use espalier_proto::v1::{self, node_message, notice, peer_message::Kind};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Request, Status, Streaming};
+
+use crate::error_chain;
 
 use super::{Held, Outcome, Session, SessionEvent, SessionRequest};
 
@@ -23,10 +25,19 @@ const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 impl Session {
     /// Connects, opens, and serves one stream until it ends.
     pub(super) async fn attach(&mut self) -> Outcome {
-        let Some(held) = self.ask_held().await else { return Outcome::Left };
+        let Some(held) = self.ask_held().await else {
+            return Outcome::Left;
+        };
         let open = self.open_message(held);
-        let connecting = connect(self.config.endpoint.clone(), self.config.token.clone(), open);
-        let connected = match self.absorbing(tokio::time::timeout(PATIENCE, connecting)).await {
+        let connecting = connect(
+            self.config.endpoint.clone(),
+            self.config.token.clone(),
+            open,
+        );
+        let connected = match self
+            .absorbing(tokio::time::timeout(PATIENCE, connecting))
+            .await
+        {
             None => return Outcome::Left,
             Some(Err(_elapsed)) => return lost(format!("no welcome within {PATIENCE:?}"), false),
             Some(Ok(Err(refusal))) => return refusal,
@@ -64,14 +75,23 @@ impl Session {
     }
 
     async fn serve(&mut self, connected: Connected) -> Outcome {
-        let Connected { outgoing, mut incoming, welcome } = connected;
+        let Connected {
+            outgoing,
+            mut incoming,
+            welcome,
+        } = connected;
         self.ticket = welcome.ticket.clone().into();
         self.attached_once = true;
         let interval = match welcome.report_interval_ms {
             0 => DEFAULT_REPORT_INTERVAL,
             ms => Duration::from_millis(u64::from(ms)),
         };
-        if self.events.send(SessionEvent::Welcomed(Box::new(welcome))).await.is_err() {
+        if self
+            .events
+            .send(SessionEvent::Welcomed(Box::new(welcome)))
+            .await
+            .is_err()
+        {
             return Outcome::Left;
         }
         for kind in self.standing.current() {
@@ -142,29 +162,44 @@ async fn connect(
     token: String,
     open: v1::Open,
 ) -> Result<Connected, Outcome> {
-    let channel = endpoint.connect().await.map_err(|error| lost(error_chain(&error), false))?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| lost(error_chain(&error), false))?;
     let mut client = PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let (outgoing, messages) = mpsc::channel(OUTGOING);
-    let first = v1::PeerMessage { kind: Some(Kind::Open(open)) };
-    outgoing.try_send(first).map_err(|error| lost(error.to_string(), false))?;
+    let first = v1::PeerMessage {
+        kind: Some(Kind::Open(open)),
+    };
+    outgoing
+        .try_send(first)
+        .map_err(|error| lost(error.to_string(), false))?;
     let mut request = Request::new(ReceiverStream::new(messages));
-    let bearer: AsciiMetadataValue = format!("Bearer {token}").parse().map_err(|_| {
-        Outcome::Refused {
-            code: Code::InvalidArgument,
-            message: "the token holds characters that no header may carry".to_owned(),
-        }
-    })?;
+    let bearer: AsciiMetadataValue =
+        format!("Bearer {token}")
+            .parse()
+            .map_err(|_| Outcome::Refused {
+                code: Code::InvalidArgument,
+                message: "the token holds characters that no header may carry".to_owned(),
+            })?;
     request.metadata_mut().insert("authorization", bearer);
     let mut incoming = client.session(request).await.map_err(refusal)?.into_inner();
     let first = incoming.message().await.map_err(refusal)?;
     match first.and_then(|message| message.kind) {
-        Some(node_message::Kind::Welcome(welcome)) => Ok(Connected { outgoing, incoming, welcome }),
+        Some(node_message::Kind::Welcome(welcome)) => Ok(Connected {
+            outgoing,
+            incoming,
+            welcome,
+        }),
         Some(
             node_message::Kind::Assignment(_)
             | node_message::Kind::Signal(_)
             | node_message::Kind::Notice(_),
         )
-        | None => Err(lost("the node's first message was no Welcome".to_owned(), false)),
+        | None => Err(lost(
+            "the node's first message was no Welcome".to_owned(),
+            false,
+        )),
     }
 }
 
@@ -215,9 +250,10 @@ fn refusal(status: Status) -> Outcome {
         | Code::FailedPrecondition
         | Code::AlreadyExists
         | Code::OutOfRange
-        | Code::Unimplemented => {
-            Outcome::Refused { code: status.code(), message: status.message().to_owned() }
-        }
+        | Code::Unimplemented => Outcome::Refused {
+            code: status.code(),
+            message: status.message().to_owned(),
+        },
         Code::Ok
         | Code::Cancelled
         | Code::Unknown
@@ -232,16 +268,4 @@ fn refusal(status: Status) -> Outcome {
 
 fn status_text(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
-}
-
-/// An error and its sources on one line.
-fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

@@ -107,9 +107,15 @@ enum Outcome {
     Left,
     ChannelDeleted,
     /// Worth another attempt as it is.
-    Lost { problem: String, attached: bool },
+    Lost {
+        problem: String,
+        attached: bool,
+    },
     /// The node said no.
-    Refused { code: Code, message: String },
+    Refused {
+        code: Code,
+        message: String,
+    },
 }
 
 /// The task's state.
@@ -164,7 +170,11 @@ impl Session {
                     // A node that restarted without its data cannot read our ticket: the next attempt
                     // goes without one, on the strength of the token alone.
                     self.ticket.clear();
-                    tracing::info!(?code, message, "the orchestrator refused to resume the session");
+                    tracing::info!(
+                        ?code,
+                        message,
+                        "the orchestrator refused to resume the session"
+                    );
                     message
                 }
             };

@@ -24,7 +24,9 @@ impl Standing {
         match request {
             SessionRequest::Acknowledge(generation) => {
                 self.acknowledged = Some(generation);
-                Some(Kind::Acknowledge(v1::Acknowledge { generation: Some(generation) }))
+                Some(Kind::Acknowledge(v1::Acknowledge {
+                    generation: Some(generation),
+                }))
             }
             SessionRequest::Signal(signal) => Some(Kind::Signal(*signal)),
             SessionRequest::Link(event) => {
@@ -110,7 +112,11 @@ mod tests {
         drop(standing.absorb(link("gone", v1::LinkState::Dead)));
         drop(standing.absorb(link("up", v1::LinkState::Up)));
         drop(standing.absorb(link("named", v1::LinkState::Failed)));
-        assert!(standing.absorb(SessionRequest::Neighbours(vec!["named".to_owned()])).is_none());
+        assert!(
+            standing
+                .absorb(SessionRequest::Neighbours(vec!["named".to_owned()]))
+                .is_none()
+        );
         let neighbours: Vec<_> = standing
             .current()
             .into_iter()
@@ -131,7 +137,11 @@ mod tests {
     #[test]
     fn signals_are_sent_and_not_kept() {
         let mut standing = Standing::default();
-        assert!(standing.absorb(SessionRequest::Signal(Box::default())).is_some());
+        assert!(
+            standing
+                .absorb(SessionRequest::Signal(Box::default()))
+                .is_some()
+        );
         assert!(standing.current().is_empty());
     }
 
