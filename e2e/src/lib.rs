@@ -17,6 +17,7 @@ pub mod cdn;
 pub mod cli;
 pub mod figures;
 pub mod http;
+mod logs;
 pub mod namespaces;
 pub mod orchestrator;
 pub mod origin;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::binaries::{binary, report_directory};
+use crate::binaries::binary;
 use crate::cdn::Cdn;
 use crate::cli::Cli;
 use crate::figures::Figures;
 use crate::http::Http;
+use crate::logs;
 use crate::orchestrator::{Keeping, Orchestrator};
 use crate::origin::{Form, Origin};
 use crate::peer::{Invitation, Peer, PeerOptions};
@@ -110,7 +111,7 @@ impl Scene {
             outcome
         }));
         if !matches!(outcome, Ok(Ok(()))) {
-            keep_logs(name, path);
+            logs::keep(name, path);
         }
         directory.close().context("remove the scene's directory")?;
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
@@ -365,9 +366,14 @@ impl Scene {
         if let Some(signer) = &mut self.signer {
             signer.terminate(STOP)?;
         }
-        for (path, text) in logs(&self.directory) {
+        for (path, text) in logs::all(&self.directory) {
             let panicked = text.contains("panicked at");
-            ensure!(!panicked, "a panic in {}:\n{}", path.display(), tail(&text));
+            ensure!(
+                !panicked,
+                "a panic in {}:\n{}",
+                path.display(),
+                logs::end_of(&text)
+            );
         }
         Ok(())
     }
@@ -411,58 +417,4 @@ fn create_channel(
 pub fn free_address(host: &str) -> Result<String> {
     let listener = TcpListener::bind((host, 0)).with_context(|| format!("bind {host}"))?;
     Ok(listener.local_addr()?.to_string())
-}
-
-/// Every log below a directory.
-fn logs(directory: &Path) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut pending = vec![directory.to_path_buf()];
-    while let Some(directory) = pending.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let is_log = path
-                .extension()
-                .is_some_and(|ext| ext == "log" || ext == "out");
-            if path.is_dir() {
-                pending.push(path);
-            } else if is_log && let Ok(bytes) = fs::read(&path) {
-                found.push((path, String::from_utf8_lossy(&bytes).into_owned()));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(15)..].join("\n")
-}
-
-/// Copies the logs to where they outlive the scene, and prints their ends.
-fn keep_logs(name: &str, directory: &Path) {
-    let Ok(target) = report_directory().map(|reports| reports.join("logs").join(name)) else {
-        return;
-    };
-    // Logs of an earlier failure would only mislead.
-    let _stale: Result<(), _> = fs::remove_dir_all(&target);
-    if let Err(error) = fs::create_dir_all(&target) {
-        return eprintln!("logs are lost: {error}");
-    }
-    for (path, text) in logs(directory) {
-        let file = path
-            .strip_prefix(directory)
-            .unwrap_or(&path)
-            .display()
-            .to_string()
-            .replace('/', "-");
-        eprintln!("---- the end of {file}\n{}", tail(&text));
-        if let Err(error) = fs::write(target.join(&file), text) {
-            eprintln!("{file} is lost: {error}");
-        }
-    }
-    let access = directory.join("nginx").join("access.json");
-    // nginx may not have been started.
-    let _copied: Result<u64, _> = fs::copy(access, target.join("nginx-access.json"));
-    eprintln!("---- all logs: {}", target.display());
 }

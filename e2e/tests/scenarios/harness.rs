@@ -12,6 +12,8 @@ use espalier_e2e::scene::free_address;
 use espalier_e2e::wait::wait_until;
 use espalier_e2e::{Cdn, Form, Http, Origin};
 
+use crate::player::Player;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -62,6 +64,21 @@ fn the_stream_reaches_nginx_unchanged_and_is_counted() -> Result<()> {
         let first = list()?.and_then(|playlist| playlist.segments.into_iter().next());
         Ok(first.filter(|segment| segment.uri == origin.segment_name("seg", 0)))
     })?;
+    Ok(())
+}
+
+#[test]
+fn a_real_player_plays_the_origin_itself() -> Result<()> {
+    for form in [Form::TransportStream, Form::TwoRenditions] {
+        let directory = tempfile::tempdir()?;
+        let served = directory.path().join("served");
+        let mut origin = Origin::start(form, directory.path(), &served)?;
+        let cdn = Cdn::start(directory.path(), &served, &free_address("127.0.0.1")?, None)?;
+        origin.wait_for_segments(4, PATIENCE)?;
+        let span = Duration::from_secs(8);
+        let player = Player::start("player", &cdn.url(form.entry()), span, directory.path())?;
+        assert!(player.expect_flawless(PATIENCE)? >= 200);
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A real player at one peer: ffmpeg decodes everything and says when each packet is shown.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,45 +11,42 @@ use espalier_e2e::{Peer, Process, Scene};
 /// ffmpeg as it plays.
 pub(crate) struct Player {
     process: Process,
-    packets: std::path::PathBuf,
+    packets: PathBuf,
 }
 
 impl Player {
     /// Opens the peer's master playlist and plays `span` of it.
-    pub(crate) fn start(scene: &Scene, peer: &Peer, span: Duration) -> Result<Self> {
-        let packets = scene
-            .directory()
-            .join(format!("player-{}.packets", peer.id));
+    pub(crate) fn at(scene: &Scene, peer: &Peer, span: Duration) -> Result<Self> {
+        Self::start(
+            &format!("player-{}", peer.id),
+            peer.master_url(),
+            span,
+            scene.directory(),
+        )
+    }
+
+    /// Opens any playlist and plays `span` of it.
+    pub(crate) fn start(name: &str, url: &str, span: Duration, directory: &Path) -> Result<Self> {
+        let packets = directory.join(format!("{name}.packets"));
         let span = span.as_secs().to_string();
-        let arguments = [
-            "-nostdin",
-            "-v",
-            "error",
-            "-xerror",
-            "-i",
-            peer.master_url(), //
-            "-map",
-            "0:v:0",
-            "-t",
-            &span,
-            "-c",
-            "copy",
-            "-f",
-            "framecrc",
-            &packets.display().to_string(),
-            "-map",
-            "0:v:0",
-            "-map",
-            "0:a:0",
-            "-t",
-            &span,
-            "-f",
-            "null",
-            "-",
-        ]
-        .map(str::to_owned);
-        let name = format!("player-{}", peer.id);
-        let process = Process::start(&name, &tool("ffmpeg")?, arguments, scene.directory())?;
+        let packets_file = packets.display().to_string();
+        let arguments = ["-nostdin", "-v", "error", "-xerror", "-i", url]
+            .into_iter()
+            .chain([
+                "-map",
+                "0:v:0",
+                "-t",
+                &span,
+                "-c",
+                "copy",
+                "-f",
+                "framecrc",
+                &packets_file,
+            ])
+            .chain([
+                "-map", "0:v:0", "-map", "0:a:0", "-t", &span, "-f", "null", "-",
+            ]);
+        let process = Process::start(name, &tool("ffmpeg")?, arguments, directory)?;
         Ok(Self { process, packets })
     }
 

@@ -29,7 +29,7 @@ fn a_tree_of_twelve_and_its_losses() -> Result<()> {
             .iter()
             .max_by_key(|place| place.depth)
             .context("a deepest peer")?;
-        let player = Player::start(scene, scene.peer(&deepest.peer)?, Duration::from_secs(16))?;
+        let player = Player::at(scene, scene.peer(&deepest.peer)?, Duration::from_secs(16))?;
         expect_steady(scene, &tree, &track, "seg", Duration::from_secs(24))?;
         let pictures = player.expect_flawless(Duration::from_secs(40))?;
         scene.figures.record("pictures_played", pictures)?;
@@ -51,7 +51,7 @@ fn a_tree_of_twelve_with_two_renditions() -> Result<()> {
     Scene::play("renditions", setup, |scene| {
         let tree = tree_of_twelve(scene)?;
         let track = watch_everyone(scene, &tree)?;
-        let player = Player::start(scene, &scene.peers[11], Duration::from_secs(12))?;
+        let player = Player::at(scene, &scene.peers[11], Duration::from_secs(12))?;
         expect_steady(scene, &tree, &track, "v0", Duration::from_secs(20))?;
         player.expect_flawless(Duration::from_secs(40))?;
         scene.expect_flawless("v0")?;
