@@ -67,6 +67,8 @@ impl PeerOptions {
             format!("{}:0", self.address),
             "--upload".to_owned(),
             self.upload.clone(),
+            "--bind".to_owned(),
+            self.address.clone(),
         ];
         if self.consumer {
             arguments.push("--consumer".to_owned());

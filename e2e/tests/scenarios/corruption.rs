@@ -30,30 +30,46 @@ fn a_peer_that_alters_bytes_is_left_alone_and_named() -> Result<()> {
         })?;
         let victim = scene.contributor("4mbit")?;
         scene.start_peers(&vec![victim; VICTIMS])?;
-        let ids: Vec<String> = scene.peers[1..].iter().map(|peer| peer.id.clone()).collect();
+        let ids: Vec<String> = scene.peers[1..]
+            .iter()
+            .map(|peer| peer.id.clone())
+            .collect();
         for id in &ids {
             scene.watch(id, 0)?;
         }
 
         let named_ms = wait_until("the offender is named", Duration::from_secs(60), || {
             let channel = scene.cli.channel(CHANNEL)?;
-            let suspects = channel.get("suspects").and_then(|suspects| suspects.as_array());
+            let suspects = channel
+                .get("suspects")
+                .and_then(|suspects| suspects.as_array());
             let names = |suspect: &serde_json::Value| {
                 suspect.get("peer").and_then(|peer| peer.as_str()) == Some(offender.as_str())
             };
-            Ok(suspects.is_some_and(|suspects| suspects.iter().any(names)).then(unix_ms))
+            Ok(suspects
+                .is_some_and(|suspects| suspects.iter().any(names))
+                .then(unix_ms))
         })?;
         let corrupted = scene.peers[0].process.output();
-        let first = corrupted.lines().find_map(|line| line.strip_prefix("CORRUPTED="));
+        let first = corrupted
+            .lines()
+            .find_map(|line| line.strip_prefix("CORRUPTED="));
         let first: i64 = first.context("the hostile peer altered nothing")?.parse()?;
         scene.figures.record("named_after_ms", named_ms - first)?;
-        ensure!(named_ms - first <= NAMED_MS, "named {} ms after the first bad byte", named_ms - first);
+        ensure!(
+            named_ms - first <= NAMED_MS,
+            "named {} ms after the first bad byte",
+            named_ms - first
+        );
 
         expect_separation(scene, &offender, &ids)?;
         let fresh_ms = unix_ms();
         wait_until("every victim plays on", FORMING, || {
             let plays_on = |viewer: &espalier_e2e::Viewer| {
-                viewer.received().last().is_some_and(|last| last.received_ms > fresh_ms + 4000)
+                viewer
+                    .received()
+                    .last()
+                    .is_some_and(|last| last.received_ms > fresh_ms + 4000)
             };
             Ok(scene.viewers.iter().all(plays_on).then_some(()))
         })?;
@@ -69,14 +85,18 @@ fn expect_separation(scene: &mut Scene, offender: &str, victims: &[String]) -> R
     let is_fed_by = |tree: &Tree, id: &str| {
         let mut places = tree.places().iter().filter(|place| place.peer == id);
         places.any(|place| {
-            [&place.source, &place.standby].iter().any(|source| source.as_deref() == Some(offender))
+            [&place.source, &place.standby]
+                .iter()
+                .any(|source| source.as_deref() == Some(offender))
         })
     };
     let tree = scene.wait_for_tree("every victim has another source", FORMING, |tree| {
         !victims.iter().any(|id| is_fed_by(tree, id))
     })?;
     eprintln!("{}", tree.describe());
-    scene.figures.record("all_separated_after_ms", unix_ms() - started)
+    scene
+        .figures
+        .record("all_separated_after_ms", unix_ms() - started)
 }
 
 /// The victims noticed, and hold nothing but the origin's bytes.
@@ -85,10 +105,17 @@ fn expect_clean_books(scene: &Scene, victims: &[String]) -> Result<()> {
     for id in victims {
         let stats = scene.peer(id)?.stats()?;
         noticed += stats.counters.corrupt_chunks;
-        ensure!(stats.playout.stalls == 0, "{id} stalled: {:?}", stats.playout);
+        ensure!(
+            stats.playout.stalls == 0,
+            "{id} stalled: {:?}",
+            stats.playout
+        );
         for object in &stats.objects {
             let genuine = scene.origin.name_of(&object.sha256).is_some();
-            ensure!(genuine, "{id} holds {object:?}, which the origin never published");
+            ensure!(
+                genuine,
+                "{id} holds {object:?}, which the origin never published"
+            );
         }
     }
     ensure!(noticed > 0, "nobody noticed a bad chunk");

@@ -3,7 +3,7 @@
 
 mod chain;
 mod commands;
-// mod corruption;
+mod corruption;
 mod harness;
 mod joins;
 mod latency;
