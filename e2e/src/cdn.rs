@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::unistd::geteuid;
 use serde::Deserialize;
 
 use crate::binaries::tool;
@@ -157,8 +158,15 @@ impl Cdn {
 fn configure(directory: &Path, served: &Path, address: &str, rate: Option<u64>) -> String {
     let (directory, served) = (directory.display(), served.display());
     let rate = rate.unwrap_or(0);
+    // Root, in a user namespace too, would give its directories to a user that may not exist there.
+    let user = if geteuid().is_root() {
+        "user root root;"
+    } else {
+        ""
+    };
     format!(
         r#"daemon off;
+{user}
 master_process off;
 worker_rlimit_nofile 4096;
 pid {directory}/nginx.pid;
