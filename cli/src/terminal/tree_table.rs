@@ -32,7 +32,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, area: Rect, topology: &Topology, scrol
         Constraint::Length(8),
     ];
     let head = Row::new([
-        "PEER", "STATE", "SOURCE", "STANDBY", "UPLOAD", "BEHIND", "BUFFER", "STALLS", "CDN",
+        "PEER", "STATE", "SOURCE", "STANDBY", "UPLOAD", "LATENCY", "BUFFER", "STALLS", "CDN",
         "PEERS",
     ])
     .style(Style::new().add_modifier(Modifier::DIM));
