@@ -11,10 +11,17 @@
 
 mod audience;
 mod channel;
+mod check;
 mod commands;
+mod dispatch;
 mod events;
+mod forest;
 mod ids;
+mod pairs;
 mod policy;
+mod recovery;
+mod sessions;
+mod suspects;
 mod view;
 
 pub use audience::Audience;
@@ -30,3 +37,6 @@ pub use events::{
 pub use ids::{ChannelId, Generation, IdError, PeerId, Source, TrackIndex, TrackName};
 pub use policy::{Policy, PolicyDraft, PolicyError, PolicyMistake};
 pub use view::{Finding, NodeState, NodeView, Suspect};
+
+#[cfg(test)]
+mod tests;

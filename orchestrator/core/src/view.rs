@@ -2,8 +2,12 @@
 
 use core::time::Duration;
 
+use crate::audience::Counters;
 use crate::events::{PeerReport, PeerRole};
+use crate::forest::node::{Flow, Node, NodeRef};
+use crate::forest::{Forest, Returning};
 use crate::ids::{PeerId, Source, TrackName};
+use crate::sessions::SessionTable;
 
 /// One peer's place in one track's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,4 +77,66 @@ pub struct Finding {
     pub track: Option<TrackName>,
     /// What was found.
     pub detail: String,
+}
+
+/// Returns a row for each node of the forest.
+pub(crate) fn rows(forest: &Forest, sessions: &SessionTable, counters: &Counters) -> Vec<NodeView> {
+    let nodes = forest
+        .peers()
+        .values()
+        .flat_map(|peer| forest.peer(*peer).nodes.values());
+    nodes
+        .map(|node| row(forest, *node, sessions, counters))
+        .collect()
+}
+
+fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counters) -> NodeView {
+    let node = forest.node(at);
+    let peer = forest.peer(node.peer);
+    let mut children: Vec<_> = node
+        .children
+        .iter()
+        .map(|child| forest.id_of(*child))
+        .collect();
+    children.sort();
+    NodeView {
+        peer: peer.id,
+        track: forest.tree(node.track).name.clone(),
+        source: forest.source_at(node.source),
+        standby: forest.standby_of(at),
+        depth: node.depth,
+        children,
+        state: state(node),
+        role: peer.role,
+        upload_bps: peer.upload_bps,
+        session: sessions.is_attached(peer.id),
+        health: counters.last(peer.id),
+    }
+}
+
+fn state(node: &Node) -> NodeState {
+    match node.flow {
+        Flow::Bypass => NodeState::Bypass,
+        Flow::Repairing => NodeState::Repairing,
+        Flow::Flowing if !node.warm => NodeState::Joining,
+        Flow::Flowing if node.former.is_some() => NodeState::Moving,
+        Flow::Flowing => NodeState::Active,
+    }
+}
+
+/// Returns a row for each track of a peer that is awaited with others.
+pub(crate) fn waiting_rows(peer: &Returning) -> impl Iterator<Item = NodeView> {
+    peer.held.iter().map(|held| NodeView {
+        peer: peer.peer,
+        track: held.track.clone(),
+        source: None,
+        standby: None,
+        depth: 0,
+        children: Vec::new(),
+        state: NodeState::Joining,
+        role: peer.role,
+        upload_bps: peer.upload_bps,
+        session: peer.session,
+        health: None,
+    })
 }

@@ -1,0 +1,341 @@
+//! Told, and told again: what each peer must do, and which generation of it the peer has.
+//!
+//! Effects are level-triggered. What one event decided is staged as whole assignments; when the entry
+//! is committed each of them gets the entry's generation and is sent, at most one a peer. A peer that
+//! attaches with an older generation than its last is sent the last again. An assignment whose content
+//! is what the peer has been told already is not sent.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::commands::{Assignment, CdnLease, ChildAssignment, TrackAssignment};
+use crate::ids::{Generation, PeerId, TrackName};
+
+/// An assignment without its generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) tracks: Vec<TrackAssignment>,
+    pub(crate) children: Vec<ChildAssignment>,
+    pub(crate) cdn_lease: CdnLease,
+    pub(crate) upload_bps: u64,
+}
+
+impl Content {
+    fn at(self, generation: Generation) -> Assignment {
+        let Self {
+            tracks,
+            children,
+            cdn_lease,
+            upload_bps,
+        } = self;
+        Assignment {
+            generation,
+            tracks,
+            children,
+            cdn_lease,
+            upload_bps,
+        }
+    }
+
+    /// Whether a peer that has been told `self` knows all of `newer`: that a move has ended is the
+    /// peer's own news.
+    pub(crate) fn tells(&self, newer: &Self) -> bool {
+        let same = |(old, new): (&TrackAssignment, &TrackAssignment)| {
+            let ended = old.make_before_break && !new.make_before_break;
+            (&old.track, old.source, old.standby) == (&new.track, new.source, new.standby)
+                && (old.make_before_break == new.make_before_break || ended)
+        };
+        self.tracks.len() == newer.tracks.len()
+            && self.tracks.iter().zip(&newer.tracks).all(same)
+            && self.children == newer.children
+            && self.cdn_lease == newer.cdn_lease
+            && self.upload_bps == newer.upload_bps
+    }
+}
+
+/// When a source was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// In an entry that is not committed yet.
+    Entry(u64),
+    Generation(Generation),
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    attached: bool,
+    staged: Option<Content>,
+    told: Option<(Generation, Content)>,
+    acknowledged: Option<Generation>,
+    sources: BTreeMap<TrackName, Since>,
+}
+
+/// The assignments of one channel's peers.
+#[derive(Debug, Default)]
+pub(crate) struct Dispatch {
+    records: BTreeMap<PeerId, Record>,
+    staging: Vec<(PeerId, Content)>,
+    pending: VecDeque<Vec<(PeerId, Content)>>,
+    /// The number of the entry that is being staged.
+    entry: u64,
+}
+
+impl Dispatch {
+    /// Notes what a peer must do now; returns whether that is news.
+    pub(crate) fn stage(&mut self, peer: PeerId, content: Content) -> bool {
+        let record = self.records.entry(peer).or_default();
+        if record
+            .staged
+            .as_ref()
+            .is_some_and(|staged| staged.tells(&content))
+        {
+            return false;
+        }
+        let before = record
+            .staged
+            .as_ref()
+            .map(|staged| staged.tracks.as_slice())
+            .unwrap_or(&[]);
+        let mut sources = BTreeMap::new();
+        for track in &content.tracks {
+            let stays = before
+                .iter()
+                .any(|b| b.track == track.track && b.source == track.source);
+            let since = record.sources.get(&track.track).copied().filter(|_| stays);
+            sources.insert(
+                track.track.clone(),
+                since.unwrap_or(Since::Entry(self.entry)),
+            );
+        }
+        record.sources = sources;
+        record.staged = Some(content.clone());
+        self.staging.push((peer, content));
+        true
+    }
+
+    /// Closes the entry: what was staged since the last call is sent when it is committed.
+    pub(crate) fn close_entry(&mut self) {
+        self.pending.push_back(core::mem::take(&mut self.staging));
+        self.entry += 1;
+    }
+
+    /// The oldest pending entry is committed: returns what to send. `None`: there is none pending.
+    pub(crate) fn committed(
+        &mut self,
+        generation: Generation,
+    ) -> Option<Vec<(PeerId, Assignment)>> {
+        let contents = self.pending.pop_front()?;
+        let entry = self.entry - 1 - u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+        let mut send = Vec::new();
+        for (peer, content) in contents {
+            let Some(record) = self.records.get_mut(&peer) else {
+                continue;
+            };
+            for since in record.sources.values_mut() {
+                if *since == Since::Entry(entry) {
+                    *since = Since::Generation(generation);
+                }
+            }
+            record.told = Some((generation, content.clone()));
+            if record.attached {
+                send.push((peer, content.at(generation)));
+            }
+        }
+        Some(send)
+    }
+
+    /// The peer has a session and holds this generation: returns what to send again, if anything.
+    pub(crate) fn attach(&mut self, peer: PeerId, held: Option<Generation>) -> Option<Assignment> {
+        let record = self.records.entry(peer).or_default();
+        record.attached = true;
+        record.acknowledged = held;
+        let (generation, content) = record.told.clone()?;
+        (held != Some(generation)).then(|| content.at(generation))
+    }
+
+    pub(crate) fn detach(&mut self, peer: PeerId) {
+        if let Some(record) = self.records.get_mut(&peer) {
+            record.attached = false;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, peer: PeerId) {
+        self.records.remove(&peer);
+    }
+
+    pub(crate) fn acknowledge(&mut self, peer: PeerId, generation: Generation) {
+        if let Some(record) = self.records.get_mut(&peer) {
+            record.acknowledged = record.acknowledged.max(Some(generation));
+        }
+    }
+
+    /// Whether the peer was ever told anything.
+    pub(crate) fn was_told(&self, peer: PeerId) -> bool {
+        self.records
+            .get(&peer)
+            .is_some_and(|record| record.told.is_some())
+    }
+
+    /// Whether a peer that holds `held` knows the track's source as it was last decided.
+    pub(crate) fn knows_source(
+        &self,
+        peer: PeerId,
+        track: &TrackName,
+        held: Option<Generation>,
+    ) -> bool {
+        let since = self
+            .records
+            .get(&peer)
+            .and_then(|record| record.sources.get(track));
+        match (held, since) {
+            (None, _) | (_, None) => true,
+            (Some(_), Some(Since::Entry(_))) => false,
+            (Some(held), Some(Since::Generation(since))) => held >= *since,
+        }
+    }
+
+    /// Returns what the peer has been or is about to be told.
+    pub(crate) fn staged(&self, peer: PeerId) -> Option<&Content> {
+        self.records.get(&peer)?.staged.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::ids::Source;
+
+    const PEER: PeerId = PeerId(1);
+
+    fn content(source: Source, make_before_break: bool, upload_bps: u64) -> Content {
+        let track = "v0".parse().unwrap();
+        let standby = Some(Source::Cdn);
+        Content {
+            tracks: vec![TrackAssignment {
+                track,
+                source,
+                standby,
+                make_before_break,
+            }],
+            children: Vec::new(),
+            cdn_lease: CdnLease {
+                rate_bps: 1,
+                burst_bytes: 1,
+                lifetime: Duration::ZERO,
+            },
+            upload_bps,
+        }
+    }
+
+    fn at(index: u64) -> Generation {
+        Generation {
+            incarnation: 1,
+            term: 1,
+            index,
+        }
+    }
+
+    fn under(parent: u64) -> Source {
+        Source::Peer(PeerId(parent))
+    }
+
+    fn commit(dispatch: &mut Dispatch, index: u64) -> Vec<u64> {
+        let sent = dispatch.committed(at(index)).unwrap();
+        sent.iter()
+            .map(|(_, assignment)| assignment.generation.index)
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_sent_before_its_entry_is_committed_and_only_its_own_content() {
+        let mut dispatch = Dispatch::default();
+        assert_eq!(dispatch.attach(PEER, None), None);
+        assert!(dispatch.stage(PEER, content(Source::Cdn, false, 1)));
+        dispatch.close_entry();
+        assert!(dispatch.stage(PEER, content(under(2), true, 1)));
+        dispatch.close_entry();
+        let first = dispatch.committed(at(4)).unwrap();
+        assert_eq!(first[0].1.tracks[0].source, Source::Cdn);
+        let second = dispatch.committed(at(5)).unwrap();
+        assert_eq!(second[0].1.tracks[0].source, under(2));
+        assert_eq!(dispatch.committed(at(6)), None, "nothing was pending");
+    }
+
+    #[test]
+    fn equal_content_is_not_sent_again_and_the_end_of_a_move_is_no_news() {
+        let mut dispatch = Dispatch::default();
+        dispatch.attach(PEER, None);
+        assert!(dispatch.stage(PEER, content(under(2), true, 1)));
+        assert!(!dispatch.stage(PEER, content(under(2), true, 1)));
+        assert!(!dispatch.stage(PEER, content(under(2), false, 1)));
+        assert!(dispatch.stage(PEER, content(under(2), false, 9)));
+        assert!(dispatch.stage(PEER, content(under(3), false, 9)));
+    }
+
+    #[test]
+    fn a_peer_that_attaches_is_sent_what_it_lacks() {
+        let mut dispatch = Dispatch::default();
+        dispatch.attach(PEER, None);
+        dispatch.stage(PEER, content(Source::Cdn, false, 1));
+        dispatch.close_entry();
+        assert_eq!(commit(&mut dispatch, 7), [7]);
+        dispatch.detach(PEER);
+        dispatch.stage(PEER, content(under(2), false, 1));
+        dispatch.close_entry();
+        assert_eq!(commit(&mut dispatch, 8), [0_u64; 0], "it has no session");
+        let other = Generation {
+            incarnation: 0,
+            term: 9,
+            index: 99,
+        };
+        for (held, expect) in [
+            (None, Some(8)),
+            (Some(at(7)), Some(8)),
+            (Some(at(8)), None),
+            (Some(other), Some(8)),
+        ] {
+            let again = dispatch
+                .attach(PEER, held)
+                .map(|assignment| assignment.generation.index);
+            assert_eq!(again, expect, "{held:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_from_before_the_source_was_decided_is_told_apart() {
+        let mut dispatch = Dispatch::default();
+        let track: TrackName = "v0".parse().unwrap();
+        dispatch.attach(PEER, None);
+        dispatch.stage(PEER, content(under(2), false, 1));
+        dispatch.close_entry();
+        commit(&mut dispatch, 5);
+        dispatch.stage(PEER, content(under(2), false, 2));
+        dispatch.close_entry();
+        commit(&mut dispatch, 6);
+        assert!(
+            dispatch.knows_source(PEER, &track, Some(at(5))),
+            "only the budget is newer"
+        );
+        assert!(!dispatch.knows_source(PEER, &track, Some(at(4))));
+        dispatch.stage(PEER, content(under(3), false, 2));
+        dispatch.close_entry();
+        assert!(
+            !dispatch.knows_source(PEER, &track, Some(at(6))),
+            "its entry is pending"
+        );
+        commit(&mut dispatch, 7);
+        assert!(dispatch.knows_source(PEER, &track, Some(at(7))));
+        assert!(dispatch.knows_source(PEER, &track, None));
+    }
+
+    #[test]
+    fn a_removed_peer_is_sent_nothing() {
+        let mut dispatch = Dispatch::default();
+        dispatch.attach(PEER, None);
+        dispatch.stage(PEER, content(Source::Cdn, false, 1));
+        dispatch.close_entry();
+        dispatch.remove(PEER);
+        assert_eq!(dispatch.committed(at(1)), Some(Vec::new()));
+    }
+}

@@ -1,0 +1,444 @@
+//! The forest: every track's tree over one audience, with one upload budget per peer.
+//!
+//! Here are the records, their indices and the primitive changes that keep the two in step. What to
+//! change is decided in the sibling modules: `place` (which slot), `moves` (make-before-break),
+//! `repair` (what to do about the lost), `succession` (who takes over), `roots` (whom the CDN feeds),
+//! `adopt` (what peers hold already), `budget` (what fits).
+//!
+//! Invariants between events (see [`crate::check`]): every node has a source; the edges, the former ones
+//! of moves included, form no cycle; each node is in exactly the indices that its state demands; a
+//! node's successor is outside its subtree and has a slot reserved for each of its children.
+//!
+//! Nothing here knows sessions, generations or messages.
+
+mod adopt;
+pub(crate) mod arena;
+mod budget;
+mod moves;
+pub(crate) mod node;
+mod place;
+mod repair;
+mod roots;
+mod succession;
+mod tracks;
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use arena::Arena;
+use node::{Flow, Node, NodeRef, Peer, PeerRef, Place, Tree, count};
+
+pub(crate) use adopt::Returning;
+
+use crate::commands::DecidedEdge;
+use crate::events::PeerRole;
+use crate::ids::{PeerId, Source, TrackIndex, TrackName};
+use crate::pairs::Pairs;
+use crate::policy::Policy;
+
+/// How much one event made the forest do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Work {
+    /// Slots and successors that were looked at.
+    pub(crate) examined: u32,
+    /// Edges that were changed.
+    pub(crate) edges: u32,
+    /// Nodes whose depth was written.
+    pub(crate) relabelled: u32,
+}
+
+/// What one event changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) joined: BTreeMap<PeerId, PeerRole>,
+    pub(crate) left: BTreeSet<PeerId>,
+    pub(crate) nodes: BTreeSet<NodeRef>,
+    pub(crate) removed: BTreeSet<(PeerId, TrackIndex)>,
+    /// Peers whose assignment may differ.
+    pub(crate) peers: BTreeSet<PeerId>,
+}
+
+/// All trees of a channel.
+#[derive(Debug)]
+pub(crate) struct Forest {
+    pub(crate) policy: Policy,
+    pub(crate) pairs: Pairs,
+    peers: Arena<Peer>,
+    by_id: BTreeMap<PeerId, PeerRef>,
+    nodes: Arena<Node>,
+    trees: BTreeMap<TrackIndex, Tree>,
+    deadlines: BTreeSet<(Duration, NodeRef)>,
+    shunned: BTreeSet<(Duration, PeerRef)>,
+    changes: Changes,
+    work: Work,
+}
+
+impl Forest {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            pairs: Pairs::default(),
+            peers: Arena::new(),
+            by_id: BTreeMap::new(),
+            nodes: Arena::new(),
+            trees: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            shunned: BTreeSet::new(),
+            changes: Changes::default(),
+            work: Work::default(),
+        }
+    }
+
+    pub(crate) fn peer(&self, peer: PeerRef) -> &Peer {
+        self.peers
+            .get(peer)
+            .expect("invariant: the peer is in the forest")
+    }
+
+    fn peer_mut(&mut self, peer: PeerRef) -> &mut Peer {
+        self.peers
+            .get_mut(peer)
+            .expect("invariant: the peer is in the forest")
+    }
+
+    pub(crate) fn node(&self, node: NodeRef) -> &Node {
+        self.nodes
+            .get(node)
+            .expect("invariant: the node is in the forest")
+    }
+
+    fn node_mut(&mut self, node: NodeRef) -> &mut Node {
+        self.nodes
+            .get_mut(node)
+            .expect("invariant: the node is in the forest")
+    }
+
+    pub(crate) fn tree(&self, track: TrackIndex) -> &Tree {
+        self.trees
+            .get(&track)
+            .expect("invariant: the track has a tree")
+    }
+
+    fn tree_mut(&mut self, track: TrackIndex) -> &mut Tree {
+        self.trees
+            .get_mut(&track)
+            .expect("invariant: the track has a tree")
+    }
+
+    pub(crate) fn trees(&self) -> &BTreeMap<TrackIndex, Tree> {
+        &self.trees
+    }
+
+    pub(crate) fn peers(&self) -> &BTreeMap<PeerId, PeerRef> {
+        &self.by_id
+    }
+
+    pub(crate) fn find(&self, peer: PeerId) -> Option<PeerRef> {
+        self.by_id.get(&peer).copied()
+    }
+
+    pub(crate) fn find_node(&self, peer: PeerId, track: &TrackName) -> Option<NodeRef> {
+        let track = self.track_named(track)?;
+        self.peer(self.find(peer)?).nodes.get(&track).copied()
+    }
+
+    pub(crate) fn id_of(&self, node: NodeRef) -> PeerId {
+        self.peer(self.node(node).peer).id
+    }
+
+    /// Returns a place as others name it.
+    pub(crate) fn source_at(&self, place: Place) -> Option<Source> {
+        match place {
+            Place::Nowhere => None,
+            Place::Cdn => Some(Source::Cdn),
+            Place::Under(parent) => Some(Source::Peer(self.id_of(parent))),
+        }
+    }
+
+    /// Returns what takes over when the node's source fails: the parent's successor, else the CDN.
+    pub(crate) fn standby_of(&self, node: NodeRef) -> Option<Source> {
+        let Place::Under(parent) = self.node(node).source else {
+            return None;
+        };
+        let standby = self
+            .node(parent)
+            .successor
+            .map(|successor| self.id_of(successor));
+        let standby = standby.filter(|standby| self.pairs.allowed(self.id_of(node), *standby));
+        Some(standby.map_or(Source::Cdn, Source::Peer))
+    }
+
+    /// Hands over what was changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        core::mem::take(&mut self.changes)
+    }
+
+    /// Hands over how much was done since the last call.
+    pub(crate) fn take_work(&mut self) -> Work {
+        core::mem::take(&mut self.work)
+    }
+
+    /// Returns the node's edge if the last entry had it otherwise, with the edge that it had there, and
+    /// takes it for entered.
+    pub(crate) fn decide(&mut self, node: NodeRef) -> Option<(DecidedEdge, Option<DecidedEdge>)> {
+        let record = self.nodes.get(node)?;
+        let edge = DecidedEdge {
+            peer: self.id_of(node),
+            track: record.track,
+            stripe: 0,
+            source: self.source_at(record.source),
+            moving_from: record
+                .former
+                .and_then(|former| self.source_at(former.place)),
+            successor: record.successor.map(|successor| self.id_of(successor)),
+        };
+        let before = self.node_mut(node).decided.replace(edge);
+        (before != Some(edge)).then_some((edge, before))
+    }
+
+    /// Notes that the node's edge, and so its peer's assignment, may differ.
+    fn changed(&mut self, node: NodeRef) {
+        let id = self.id_of(node);
+        self.changes.nodes.insert(node);
+        self.changes.peers.insert(id);
+    }
+
+    /// Notes that the peer's assignment may differ.
+    pub(crate) fn touched(&mut self, peer: PeerId) {
+        self.changes.peers.insert(peer);
+    }
+
+    fn touched_by_node(&mut self, node: NodeRef) {
+        let id = self.id_of(node);
+        self.changes.peers.insert(id);
+    }
+
+    /// Gives a node without a place its source. The caller has made sure that it fits.
+    fn attach(&mut self, node: NodeRef, place: Place) {
+        self.work.edges += 1;
+        self.node_mut(node).source = place;
+        let depth = match place {
+            Place::Nowhere => unreachable!("invariant: a node is attached to something"),
+            Place::Cdn => 1,
+            Place::Under(parent) => {
+                self.node_mut(parent).children.insert(node);
+                self.settle_heights(parent);
+                self.fit_reservation(parent);
+                self.drop_captured_successors(node, parent);
+                self.touched_by_node(parent);
+                self.node(parent).depth + 1
+            }
+        };
+        self.relabel(node, depth);
+        self.reindex_peer(self.node(node).peer);
+        if let Place::Under(parent) = place {
+            self.reindex_peer(self.node(parent).peer);
+        }
+        self.changed(node);
+    }
+
+    /// Takes a node's source away; the event must give it another, or remove it.
+    fn detach(&mut self, node: NodeRef) {
+        let place = core::mem::replace(&mut self.node_mut(node).source, Place::Nowhere);
+        if let Place::Under(parent) = place {
+            self.node_mut(parent).children.remove(&node);
+            self.settle_heights(parent);
+            self.fit_reservation(parent);
+            self.touched_by_node(parent);
+            self.reindex_peer(self.node(parent).peer);
+        }
+        self.reindex(node);
+        self.changed(node);
+    }
+
+    /// Writes the depths of a subtree whose top has moved; stops where nothing differs.
+    fn relabel(&mut self, top: NodeRef, depth: u32) {
+        let track = self.node(top).track;
+        let mut stack = vec![(top, depth)];
+        while let Some((node, depth)) = stack.pop() {
+            let old = core::mem::replace(&mut self.node_mut(node).depth, depth);
+            if old == depth {
+                continue;
+            }
+            self.work.relabelled += 1;
+            let depths = &mut self.tree_mut(track).depths;
+            forget_depth(depths, old);
+            *depths.entry(depth).or_default() += 1;
+            self.reindex(node);
+            stack.extend(
+                self.node(node)
+                    .children
+                    .iter()
+                    .map(|child| (*child, depth + 1)),
+            );
+        }
+    }
+
+    /// Writes the heights from a node upwards as long as they differ.
+    fn settle_heights(&mut self, from: NodeRef) {
+        let mut at = Some(from);
+        while let Some(node) = at {
+            let record = self.node(node);
+            let below = record
+                .children
+                .iter()
+                .map(|child| self.node(*child).height)
+                .max();
+            let height = below.unwrap_or(0) + 1;
+            at = match record.source {
+                Place::Under(parent) if record.height != height => Some(parent),
+                Place::Under(_) | Place::Cdn | Place::Nowhere => None,
+            };
+            self.node_mut(node).height = height;
+        }
+    }
+
+    fn reindex_peer(&mut self, peer: PeerRef) {
+        let nodes: Vec<_> = self.peer(peer).nodes.values().copied().collect();
+        for node in nodes {
+            self.reindex(node);
+        }
+    }
+
+    /// Puts the node into exactly the indices that its state demands.
+    fn reindex(&mut self, node: NodeRef) {
+        let (open, root) = (self.open_key(node), self.root_key(node));
+        let record = self.node_mut(node);
+        let track = record.track;
+        let old_open = core::mem::replace(&mut record.open_key, open);
+        let old_root = core::mem::replace(&mut record.root_key, root);
+        let tree = self.tree_mut(track);
+        if old_open != open {
+            old_open.map(|key| tree.open.remove(&key));
+            open.map(|key| tree.open.insert(key));
+        }
+        if old_root != root {
+            old_root.map(|key| tree.roots.remove(&key));
+            root.map(|key| tree.roots.insert(key));
+        }
+    }
+
+    fn add_node(&mut self, peer: PeerRef, track: TrackIndex) -> NodeRef {
+        let node = self.nodes.insert(Node::new(peer, track));
+        self.peer_mut(peer).nodes.insert(track, node);
+        let id = self.peer(peer).id;
+        self.changes.removed.remove(&(id, track));
+        let tree = self.tree_mut(track);
+        tree.members.insert(node);
+        *tree.depths.entry(0).or_default() += 1;
+        node
+    }
+
+    /// Removes a node that has neither a source nor children nor reservations any more.
+    fn drop_node(&mut self, node: NodeRef) {
+        let id = self.id_of(node);
+        self.set_deadline(node, None);
+        let record = self
+            .nodes
+            .remove(node)
+            .expect("invariant: the node is in the forest");
+        self.peer_mut(record.peer).nodes.remove(&record.track);
+        self.changes.nodes.remove(&node);
+        self.changes.peers.insert(id);
+        if record.decided.is_some() {
+            self.changes.removed.insert((id, record.track));
+        }
+        let tree = self.tree_mut(record.track);
+        tree.members.remove(&node);
+        tree.unprotected.remove(&node);
+        forget_depth(&mut tree.depths, record.depth);
+        record.open_key.map(|key| tree.open.remove(&key));
+        record.root_key.map(|key| tree.roots.remove(&key));
+        self.reindex_peer(record.peer);
+    }
+
+    /// Adds a peer without nodes; see [`Forest::want`].
+    pub(crate) fn add_peer(&mut self, id: PeerId, role: PeerRole, upload_bps: u64) -> PeerRef {
+        let peer = self.peers.insert(Peer {
+            id,
+            role,
+            upload_bps,
+            session: true,
+            quarantined: false,
+            distrusted: false,
+            shunned_until: None,
+            wanted: Vec::new(),
+            nodes: BTreeMap::new(),
+        });
+        self.by_id.insert(id, peer);
+        self.changes.joined.insert(id, role);
+        peer
+    }
+
+    /// Takes in whether the peer can be told things; without a session it gets no new children.
+    pub(crate) fn set_session(&mut self, peer: PeerRef, session: bool) {
+        self.peer_mut(peer).session = session;
+        self.reindex_peer(peer);
+    }
+
+    /// Gives a peer no new children for a while.
+    pub(crate) fn shun(&mut self, peer: PeerRef, until: Duration) {
+        if let Some(old) = self.peer(peer).shunned_until {
+            self.shunned.remove(&(old, peer));
+        }
+        self.peer_mut(peer).shunned_until = Some(until);
+        self.shunned.insert((until, peer));
+        self.reindex_peer(peer);
+    }
+
+    /// Plans nothing between the two until then; their edges of now are another matter.
+    pub(crate) fn part(&mut self, one: PeerId, other: PeerId, until: Duration) {
+        self.pairs.part(one, other, until);
+        self.touched(one);
+        self.touched(other);
+    }
+
+    /// Ends what has only been for a while.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        while let Some((until, peer)) = self.shunned.first().copied().filter(|(at, _)| *at <= now) {
+            self.shunned.remove(&(until, peer));
+            self.peer_mut(peer).shunned_until = None;
+            self.reindex_peer(peer);
+        }
+        for (one, other) in self.pairs.expire(now) {
+            self.touched(one);
+            self.touched(other);
+        }
+    }
+
+    /// Returns when [`Forest::expire`] or [`Forest::give_up`] has something to do.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let shunned = self.shunned.first().map(|(at, _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        [shunned, deadline, self.pairs.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes in how the node's source does; the node must be at that source.
+    pub(crate) fn set_flow(&mut self, node: NodeRef, flow: Flow) {
+        self.node_mut(node).flow = flow;
+        self.reindex(node);
+    }
+
+    /// Counts peers that are a root in at least one tree, and the greatest depth.
+    pub(crate) fn extent(&self) -> (u32, u32) {
+        let roots: BTreeSet<PeerRef> = self
+            .trees
+            .values()
+            .flat_map(|tree| tree.roots.iter().map(|key| self.node(key.node).peer))
+            .collect();
+        let deepest = self.trees.values().map(Tree::deepest).max().unwrap_or(0);
+        (count(roots.len()), deepest)
+    }
+}
+
+fn forget_depth(depths: &mut BTreeMap<u32, u32>, depth: u32) {
+    if let Some(nodes) = depths.get_mut(&depth) {
+        *nodes -= 1;
+        if *nodes == 0 {
+            depths.remove(&depth);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The first seconds of an owner whose predecessor had an audience: who comes back with what.
+//!
+//! Returning peers wait here, untold, until all that they mention are back or [`LONGEST`] is over; then
+//! the forest takes their edges up as they are. Newcomers do not wait. Peers come back within the
+//! longest back-off of their sessions, five seconds, hence the six.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::events::{HeldEdge, SessionOpened, SourceReport, SourceState};
+use crate::forest::Returning;
+use crate::ids::{PeerId, Source, TrackName};
+
+/// How long peers are awaited.
+const LONGEST: Duration = Duration::from_secs(6);
+/// How long nobody has come when it ends early.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// The peers that have come back so far.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    ends: Duration,
+    last_arrival: Duration,
+    returning: BTreeMap<PeerId, Returning>,
+}
+
+impl Recovery {
+    pub(crate) fn new(now: Duration) -> Self {
+        Self {
+            ends: now + LONGEST,
+            last_arrival: now,
+            returning: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn open(&mut self, opened: SessionOpened, now: Duration) {
+        self.last_arrival = now;
+        let SessionOpened {
+            peer,
+            role,
+            upload_bps,
+            tracks,
+            held,
+            ..
+        } = opened;
+        let returning = Returning {
+            peer,
+            role,
+            upload_bps,
+            session: true,
+            wanted: tracks,
+            held,
+        };
+        self.returning.insert(peer, returning);
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &Returning> {
+        self.returning.values()
+    }
+
+    pub(crate) fn set_session(&mut self, peer: PeerId, session: bool) {
+        if let Some(returning) = self.returning.get_mut(&peer) {
+            returning.session = session;
+        }
+    }
+
+    pub(crate) fn want(&mut self, peer: PeerId, tracks: Vec<TrackName>) {
+        if let Some(returning) = self.returning.get_mut(&peer) {
+            returning.wanted = tracks;
+        }
+    }
+
+    /// Takes in a switch that a waiting peer has made by itself.
+    pub(crate) fn switch(&mut self, report: &SourceReport) {
+        let Some(returning) = self.returning.get_mut(&report.peer) else {
+            return;
+        };
+        let held = returning
+            .held
+            .iter_mut()
+            .find(|held| held.track == report.track);
+        if let (Some(held), SourceState::Flowing) = (held, report.state) {
+            held.source = report.source;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, peer: PeerId) {
+        self.returning.remove(&peer);
+    }
+
+    /// Whether everybody whom the returned mention has returned too.
+    fn is_complete(&self) -> bool {
+        let mentions = |held: &HeldEdge| {
+            let up = [Some(held.source), held.standby];
+            let up = up.into_iter().flatten().filter_map(|source| match source {
+                Source::Peer(peer) => Some(peer),
+                Source::Cdn => None,
+            });
+            up.chain(held.children.iter().copied()).collect::<Vec<_>>()
+        };
+        let mut mentioned = self
+            .returning
+            .values()
+            .flat_map(|peer| peer.held.iter().flat_map(mentions));
+        !self.returning.is_empty() && mentioned.all(|peer| self.returning.contains_key(&peer))
+    }
+
+    /// Returns when the waiting ends, as far as it is known now.
+    pub(crate) fn ends(&self) -> Duration {
+        if self.is_complete() {
+            self.ends.min(self.last_arrival + QUIET)
+        } else {
+            self.ends
+        }
+    }
+
+    pub(crate) fn into_peers(self) -> Vec<Returning> {
+        self.returning.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::PeerRole;
+
+    fn opened(peer: u64, source: Source, children: &[u64]) -> SessionOpened {
+        let track = "v0".parse().unwrap();
+        let children = children.iter().map(|child| PeerId(*child)).collect();
+        SessionOpened {
+            peer: PeerId(peer),
+            attachment: 1,
+            role: PeerRole::Contributor,
+            upload_bps: 0,
+            tracks: Vec::new(),
+            held: vec![HeldEdge {
+                track,
+                source,
+                standby: None,
+                children,
+            }],
+            generation: None,
+        }
+    }
+
+    #[test]
+    fn it_ends_a_second_after_the_last_who_was_mentioned() {
+        let at = Duration::from_millis;
+        let mut recovery = Recovery::new(at(0));
+        assert_eq!(recovery.ends(), at(6000));
+        recovery.open(opened(1, Source::Cdn, &[2]), at(100));
+        assert_eq!(recovery.ends(), at(6000), "2 is not back");
+        recovery.open(opened(2, Source::Peer(PeerId(1)), &[]), at(300));
+        assert_eq!(recovery.ends(), at(1300));
+        recovery.open(opened(3, Source::Peer(PeerId(9)), &[]), at(900));
+        assert_eq!(recovery.ends(), at(6000), "9 may come yet");
+        recovery.remove(PeerId(3));
+        assert_eq!(recovery.ends(), at(1900));
+    }
+}

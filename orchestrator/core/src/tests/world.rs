@@ -1,0 +1,331 @@
+//! A small world round one engine: a log that commits at once, and peers that do as they are told.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::*;
+
+pub(super) fn track(name: &str) -> TrackName {
+    name.parse().unwrap()
+}
+
+pub(super) fn peer(id: u64) -> PeerId {
+    PeerId(id)
+}
+
+pub(super) fn info(index: u32, rate_bps: u64) -> TrackInfo {
+    let name = track(&format!("v{index}"));
+    TrackInfo {
+        index: TrackIndex(index),
+        name,
+        rate_bps,
+        default: index == 0,
+    }
+}
+
+/// A peer as the world has it.
+#[derive(Debug, Clone)]
+pub(super) struct Actor {
+    pub(super) role: PeerRole,
+    pub(super) upload_bps: u64,
+    pub(super) tracks: Vec<TrackName>,
+    pub(super) attachment: u64,
+    pub(super) session: bool,
+    pub(super) assignment: Option<Assignment>,
+    /// Where its data comes from.
+    pub(super) flowing: BTreeMap<TrackName, Source>,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) engine: ChannelEngine,
+    pub(super) now: Duration,
+    pub(super) index: u64,
+    pub(super) actors: BTreeMap<PeerId, Actor>,
+    pub(super) alarms: Vec<Alarm>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) sent: Vec<(PeerId, Assignment)>,
+    /// Whether peers report on their own that data flows from where they are told to take it.
+    pub(super) obedient: bool,
+    pub(super) attachments: u64,
+}
+
+impl World {
+    pub(super) fn new(draft: PolicyDraft) -> Self {
+        let policy = Policy::validate(&draft).unwrap();
+        let mut world = Self::empty(policy, false);
+        world.event(ChannelEvent::TracksChanged {
+            tracks: vec![info(0, 1_500_000)],
+        });
+        world
+    }
+
+    pub(super) fn empty(policy: Policy, recovering: bool) -> Self {
+        let config = ChannelConfig {
+            policy,
+            incarnation: 1,
+            term: 1,
+            recovering,
+        };
+        Self {
+            engine: ChannelEngine::new(config, Duration::ZERO),
+            now: Duration::ZERO,
+            index: 0,
+            actors: BTreeMap::new(),
+            alarms: Vec::new(),
+            entries: Vec::new(),
+            sent: Vec::new(),
+            obedient: true,
+            attachments: 0,
+        }
+    }
+
+    /// Restarts the orchestrator: sessions are lost, peers keep what they have.
+    pub(super) fn restart(&mut self, policy: Policy) {
+        let incarnation = self.engine.generation().incarnation + 1;
+        let config = ChannelConfig {
+            policy,
+            incarnation,
+            term: 1,
+            recovering: true,
+        };
+        self.engine = ChannelEngine::new(config, self.now);
+        self.actors
+            .values_mut()
+            .for_each(|actor| actor.session = false);
+    }
+
+    pub(super) fn event(&mut self, event: ChannelEvent) {
+        let what = format!("{event:?}");
+        self.engine.handle(event, self.now);
+        self.verify(&what);
+        self.drain();
+    }
+
+    pub(super) fn verify(&self, what: &str) {
+        let findings = self.engine.check();
+        assert!(findings.is_empty(), "after {what}: {findings:#?}");
+    }
+
+    pub(super) fn drain(&mut self) {
+        while let Some(command) = self.engine.poll_command() {
+            match command {
+                ChannelCommand::Commit { entry } => {
+                    self.entries.push(entry);
+                    self.index += 1;
+                    self.engine
+                        .handle(ChannelEvent::Committed { index: self.index }, self.now);
+                    self.verify("committed");
+                }
+                ChannelCommand::Assign { peer, assignment } => {
+                    self.sent.push((peer, assignment.clone()));
+                    self.obey(peer, assignment);
+                }
+                ChannelCommand::Raise(alarm) => self.alarms.push(alarm),
+                ChannelCommand::Rebuild => panic!("no commit fails here"),
+            }
+        }
+    }
+
+    fn obey(&mut self, peer: PeerId, assignment: Assignment) {
+        let Some(actor) = self.actors.get_mut(&peer) else {
+            return;
+        };
+        assert!(actor.session, "{peer} is told something without a session");
+        if let Some(old) = &actor.assignment {
+            assert!(
+                old.generation <= assignment.generation,
+                "{peer} is told older news"
+            );
+        }
+        let generation = assignment.generation;
+        actor.assignment = Some(assignment);
+        self.engine
+            .handle(ChannelEvent::Acknowledged { peer, generation }, self.now);
+        if self.obedient {
+            self.flow(peer);
+        }
+    }
+
+    /// The peer's data flows from where it was told last.
+    pub(super) fn flow(&mut self, peer: PeerId) {
+        let Some(actor) = self.actors.get_mut(&peer) else {
+            return;
+        };
+        let Some(assignment) = actor.assignment.clone() else {
+            return;
+        };
+        let told = assignment
+            .tracks
+            .iter()
+            .map(|track| (track.track.clone(), track.source));
+        let told: BTreeMap<_, _> = told.collect();
+        let old = core::mem::replace(&mut actor.flowing, told.clone());
+        for (track, source) in told {
+            if old.get(&track) != Some(&source) {
+                self.say_source(peer, &track, source, SourceState::Flowing);
+            }
+        }
+    }
+
+    pub(super) fn say_source(
+        &mut self,
+        peer: PeerId,
+        track: &TrackName,
+        source: Source,
+        state: SourceState,
+    ) {
+        let actor = &self.actors[&peer];
+        let generation = actor
+            .assignment
+            .as_ref()
+            .map(|assignment| assignment.generation);
+        let track = track.clone();
+        self.event(ChannelEvent::Source(SourceReport {
+            peer,
+            track,
+            source,
+            state,
+            generation,
+        }));
+    }
+
+    pub(super) fn say_link(&mut self, of: u64, neighbour: u64, state: LinkState) {
+        let (peer, neighbour) = (peer(of), peer(neighbour));
+        self.event(ChannelEvent::Link(LinkReport {
+            peer,
+            neighbour,
+            state,
+        }));
+    }
+
+    pub(super) fn join(&mut self, id: u64, role: PeerRole, upload_bps: u64) {
+        self.join_for(id, role, upload_bps, &[]);
+    }
+
+    pub(super) fn join_for(&mut self, id: u64, role: PeerRole, upload_bps: u64, tracks: &[&str]) {
+        let tracks = tracks.iter().map(|name| track(name)).collect();
+        let actor = Actor {
+            role,
+            upload_bps,
+            tracks,
+            attachment: 0,
+            session: false,
+            assignment: None,
+            flowing: BTreeMap::new(),
+        };
+        self.actors.insert(peer(id), actor);
+        self.attach(id);
+    }
+
+    /// The peer opens a session with all that it has.
+    pub(super) fn attach(&mut self, id: u64) {
+        self.attachments += 1;
+        let attachment = self.attachments;
+        let served = |parent: PeerId, track: &TrackName| {
+            let fed = |actor: &Actor| actor.flowing.get(track) == Some(&Source::Peer(parent));
+            self.actors
+                .iter()
+                .filter(|(_, a)| fed(a))
+                .map(|(id, _)| *id)
+                .collect::<Vec<_>>()
+        };
+        let actor = &self.actors[&peer(id)];
+        let standby = |track: &TrackName| {
+            let tracks = actor
+                .assignment
+                .iter()
+                .flat_map(|assignment| &assignment.tracks);
+            tracks
+                .filter(|told| told.track == *track)
+                .find_map(|told| told.standby)
+        };
+        let held = actor.flowing.iter().map(|(track, source)| HeldEdge {
+            track: track.clone(),
+            source: *source,
+            standby: standby(track),
+            children: served(peer(id), track),
+        });
+        let opened = SessionOpened {
+            peer: peer(id),
+            attachment,
+            role: actor.role,
+            upload_bps: actor.upload_bps,
+            tracks: actor.tracks.clone(),
+            held: held.collect(),
+            generation: actor
+                .assignment
+                .as_ref()
+                .map(|assignment| assignment.generation),
+        };
+        let actor = self.actors.get_mut(&peer(id)).unwrap();
+        (actor.attachment, actor.session) = (attachment, true);
+        self.event(ChannelEvent::SessionOpened(opened));
+    }
+
+    pub(super) fn detach(&mut self, id: u64) {
+        let actor = self.actors.get_mut(&peer(id)).unwrap();
+        actor.session = false;
+        let attachment = actor.attachment;
+        self.event(ChannelEvent::SessionLost {
+            peer: peer(id),
+            attachment,
+        });
+    }
+
+    pub(super) fn leave(&mut self, id: u64) {
+        self.actors.remove(&peer(id));
+        self.event(ChannelEvent::Left { peer: peer(id) });
+    }
+
+    /// The peer's process is killed: nobody hears from it again.
+    pub(super) fn kill(&mut self, id: u64) {
+        self.detach(id);
+        self.actors.remove(&peer(id));
+    }
+
+    /// Lets time pass, tick by tick.
+    pub(super) fn run(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        loop {
+            let next = self.engine.poll_timeout().unwrap_or(end).max(self.now);
+            // A due tick that leads to another at once is legal, but not for ever.
+            self.now = next
+                .min(end)
+                .max(self.now + Duration::from_millis(1))
+                .min(end);
+            self.event(ChannelEvent::Tick);
+            if self.now >= end {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn row(&self, id: u64) -> NodeView {
+        self.row_in(id, "v0")
+    }
+
+    pub(super) fn row_in(&self, id: u64, name: &str) -> NodeView {
+        let rows = self.engine.topology().into_iter();
+        let mut rows = rows.filter(|row| row.peer == peer(id) && row.track == track(name));
+        rows.next()
+            .unwrap_or_else(|| panic!("{id} is not in {name}'s tree"))
+    }
+
+    pub(super) fn roots(&self) -> BTreeSet<PeerId> {
+        let rows = self.engine.topology().into_iter();
+        rows.filter(|row| row.source == Some(Source::Cdn))
+            .map(|row| row.peer)
+            .collect()
+    }
+
+    pub(super) fn edges(&self) -> BTreeMap<(PeerId, TrackName), Option<Source>> {
+        let rows = self.engine.topology().into_iter();
+        rows.map(|row| ((row.peer, row.track), row.source))
+            .collect()
+    }
+
+    pub(super) fn told(&self, id: u64) -> &Assignment {
+        self.actors[&peer(id)].assignment.as_ref().unwrap()
+    }
+}
