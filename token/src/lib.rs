@@ -15,4 +15,4 @@ mod verifier;
 
 pub use claims::{AUDIENCE, Claims, thumbprint_is_valid};
 pub use issuer::{IssueError, IssuerKey, KeyError, issue};
-pub use verifier::{VerifierKey, VerifyError, verify};
+pub use verifier::{VerifierKey, VerifyError, verify, verify_late};

@@ -1,5 +1,6 @@
 //! The keys that viewer tokens are checked with.
 
+use core::time::Duration;
 use std::fmt;
 use std::path::Path;
 
@@ -90,6 +91,19 @@ impl fmt::Debug for VerifierKey {
 /// # Errors
 /// When no key accepts the token, or it has expired, is for another audience, or is malformed.
 pub fn verify(keys: &[VerifierKey], token: &str) -> Result<Claims, VerifyError> {
+    verify_late(keys, token, Duration::ZERO)
+}
+
+/// As [`verify`], but takes a token that expired up to `grace` ago: for whoever proves in another way that
+/// it was let in while the token held.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_late(
+    keys: &[VerifierKey],
+    token: &str,
+    grace: Duration,
+) -> Result<Claims, VerifyError> {
     if token.len() > MAX_TOKEN {
         return Err(VerifyError::Malformed);
     }
@@ -97,7 +111,7 @@ pub fn verify(keys: &[VerifierKey], token: &str) -> Result<Claims, VerifyError> 
     let claims = keys
         .iter()
         .filter(|key| key.algorithm == header.alg)
-        .map(|key| verify_with(key, token))
+        .map(|key| verify_with(key, token, grace))
         // A key whose signature check fails says nothing about the others; any other verdict is about the
         // token itself and stands.
         .find(|result| !matches!(result, Err(VerifyError::UnknownSigner)))
@@ -108,9 +122,10 @@ pub fn verify(keys: &[VerifierKey], token: &str) -> Result<Claims, VerifyError> 
     Ok(claims)
 }
 
-fn verify_with(key: &VerifierKey, token: &str) -> Result<Claims, VerifyError> {
+fn verify_with(key: &VerifierKey, token: &str, grace: Duration) -> Result<Claims, VerifyError> {
     let mut validation = Validation::new(key.algorithm);
-    validation.leeway = CLOCK_SKEW_SECONDS;
+    // The same leeway holds for `nbf`; a grace is given only to tokens that were valid before.
+    validation.leeway = CLOCK_SKEW_SECONDS.saturating_add(grace.as_secs());
     validation.validate_nbf = true;
     validation.set_audience(&[AUDIENCE]);
     validation.set_required_spec_claims(&["exp", "aud"]);

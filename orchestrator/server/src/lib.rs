@@ -1,1 +1,51 @@
 //! The orchestrator node: channel actors, gateway, API and signer behind one gRPC port.
+//!
+//! [`Node::start`] runs one from a [`NodeConfig`]; the binary is that and the command line. What a channel's
+//! trees look like is decided in espalier-orchestrator-core, what is signed in espalier-signer; here
+//! requests are checked, translated, carried out and answered.
+//!
+//! Map: `config` what a node needs to know · `store` what survives a restart · `directory` the channels ·
+//! `channel` one actor round one engine · `gateway` the peers' sessions · `api` the gRPC services ·
+//! `status` errors to statuses · `layers` what every call passes · `admin`, `metrics` what operators see.
+
+mod access;
+mod admin;
+mod api;
+mod api_token;
+mod channel;
+mod config;
+mod directory;
+mod gateway;
+mod layers;
+mod metrics;
+mod node;
+mod secret;
+mod signing;
+mod status;
+mod store;
+mod ticket;
+mod translate;
+
+pub use api_token::TokenHash;
+pub use config::{
+    ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, Mistake, NodeConfig, TlsConfig,
+};
+pub use directory::LoadError;
+pub use node::{Node, StartError};
+pub use signing::SigningError;
+pub use status::ERROR_DOMAIN;
+pub use store::StoreError;
+
+/// An error and everything that it names as its source, on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text
+}

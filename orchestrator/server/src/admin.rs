@@ -1,0 +1,51 @@
+//! The admin listener: metrics for Prometheus, and probes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::directory::Directory;
+use crate::metrics;
+
+/// What the admin listener shows.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+/// The routes of the admin listener.
+pub(crate) fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/ready", get(ready))
+        .route("/live", get(async || "live\n"))
+        .with_state(admin)
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    if admin.ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+    let audiences: Vec<_> = admin
+        .directory
+        .all()
+        .iter()
+        .map(|channel| (channel.id.to_string(), channel.handle.watch().borrow().audience))
+        .collect();
+    metrics::observe(&audiences);
+    admin.metrics.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render())
+}

@@ -1,0 +1,353 @@
+//! `espalier.v1.ChannelService`.
+
+use core::pin::Pin;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use espalier_proto::v1;
+use espalier_proto::v1::channel_service_server::ChannelService;
+use espalier_signer::OriginState;
+use espalier_token::{Claims, IssuerKey, issue};
+use futures::Stream;
+use tonic::{Request, Response, Status};
+use url::Url;
+
+use super::resource::{channel_id, short};
+use super::{paging, watch};
+use crate::channel::ChannelView;
+use crate::directory::{Channel, Directory, Wanted, check_policy};
+use crate::status::{ChannelError, Violation};
+use crate::store::PolicyRecord;
+use crate::translate::{self, Faults};
+
+/// Longest URI that is taken, bytes.
+const MAX_URI: usize = 2_048;
+/// How long a viewer's token may hold.
+const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
+
+/// The service.
+pub(crate) struct ChannelApi {
+    directory: Arc<Directory>,
+    issuer: IssuerKey,
+}
+
+impl ChannelApi {
+    pub(crate) fn new(directory: Arc<Directory>, issuer: IssuerKey) -> Self {
+        Self { directory, issuer }
+    }
+}
+
+#[tonic::async_trait]
+impl ChannelService for ChannelApi {
+    async fn create_channel(
+        &self,
+        request: Request<v1::CreateChannelRequest>,
+    ) -> Result<Response<v1::Channel>, Status> {
+        let wanted = check_create(request.into_inner())?;
+        let channel = self.directory.create(wanted).await?;
+        Ok(Response::new(describe_now(&channel).await?))
+    }
+
+    async fn get_channel(
+        &self,
+        request: Request<v1::GetChannelRequest>,
+    ) -> Result<Response<v1::Channel>, Status> {
+        let id = channel_id("name", &request.get_ref().name)?;
+        let channel = self.directory.find(id.as_str())?;
+        Ok(Response::new(describe_now(&channel).await?))
+    }
+
+    async fn list_channels(
+        &self,
+        request: Request<v1::ListChannelsRequest>,
+    ) -> Result<Response<v1::ListChannelsResponse>, Status> {
+        let request = request.into_inner();
+        let size = paging::size(request.page_size)?;
+        let after = paging::after(&request.page_token)?;
+        let (page, more) = self.directory.page(after.as_ref(), size);
+        let next = page.last().filter(|_| more).map(|last| paging::token(&last.id));
+        // The last published view is a quarter of a second old at the most: good enough for a list.
+        let channels = page.iter().map(|channel| describe(channel, &channel.handle.watch().borrow()));
+        Ok(Response::new(v1::ListChannelsResponse {
+            channels: channels.collect(),
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn update_channel(
+        &self,
+        request: Request<v1::UpdateChannelRequest>,
+    ) -> Result<Response<v1::Channel>, Status> {
+        let request = request.into_inner();
+        let wanted = request.channel.ok_or_else(|| invalid("channel", "is missing"))?;
+        let id = channel_id("channel.name", &wanted.name)?;
+        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let mask = check_mask(&paths, wanted.policy.is_some())?;
+        let given = translate::policy_record(wanted.policy.as_ref());
+        let update = |old: &PolicyRecord| mask.apply(old, &given);
+        let channel = self.directory.update(id.as_str(), &wanted.etag, update).await?;
+        Ok(Response::new(describe_now(&channel).await?))
+    }
+
+    async fn delete_channel(
+        &self,
+        request: Request<v1::DeleteChannelRequest>,
+    ) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        let id = channel_id("name", &request.name)?;
+        self.directory.delete(id.as_str(), &request.etag).await?;
+        Ok(Response::new(()))
+    }
+
+    type WatchChannelStream = Pin<Box<dyn Stream<Item = Result<v1::Channel, Status>> + Send>>;
+
+    async fn watch_channel(
+        &self,
+        request: Request<v1::WatchChannelRequest>,
+    ) -> Result<Response<Self::WatchChannelStream>, Status> {
+        let id = channel_id("name", &request.get_ref().name)?;
+        let channel = self.directory.find(id.as_str())?;
+        Ok(Response::new(Box::pin(watch::states(channel, describe))))
+    }
+
+    async fn issue_viewer_token(
+        &self,
+        request: Request<v1::IssueViewerTokenRequest>,
+    ) -> Result<Response<v1::IssueViewerTokenResponse>, Status> {
+        let request = request.into_inner();
+        let id = channel_id("channel", &request.channel)?;
+        let ttl = check_ttl(request.ttl)?;
+        let channel = self.directory.find(id.as_str())?;
+        let claims = Claims::new(channel.id.as_str(), SystemTime::now(), ttl);
+        let expires = Duration::from_secs(claims.expires_at);
+        let token = issue(&self.issuer, &claims).map_err(|error| {
+            tracing::error!(error = crate::error_chain(&error), "a viewer token could not be signed");
+            Status::internal("the token could not be signed")
+        })?;
+        Ok(Response::new(v1::IssueViewerTokenResponse {
+            token,
+            expire_time: Some(translate::timestamp(SystemTime::UNIX_EPOCH + expires)),
+        }))
+    }
+}
+
+fn invalid(field: &str, problem: &str) -> ChannelError {
+    ChannelError::Invalid(vec![Violation { field: field.to_owned(), problem: problem.to_owned() }])
+}
+
+fn check_create(request: v1::CreateChannelRequest) -> Result<Wanted, ChannelError> {
+    let mut faults = Faults::default();
+    let id = faults.parse("channel_id", &request.channel_id);
+    let Some(channel) = request.channel else {
+        faults.add("channel", "is missing");
+        return Err(ChannelError::Invalid(faults.0));
+    };
+    if !channel.name.is_empty() && channel.name != format!("channels/{}", request.channel_id) {
+        faults.add("channel.name", "is another than channel_id says; leave it empty");
+    }
+    check_uri(&mut faults, "channel.origin_uri", &channel.origin_uri);
+    if !channel.signer_uri.is_empty() {
+        check_uri(&mut faults, "channel.signer_uri", &channel.signer_uri);
+    }
+    let policy = translate::policy_record(channel.policy.as_ref());
+    if let Err(ChannelError::Invalid(mistakes)) = check_policy(&policy) {
+        faults.0.extend(mistakes);
+    }
+    let id = faults.result(id).map_err(ChannelError::Invalid)?;
+    let signer_uri = Some(channel.signer_uri).filter(|uri| !uri.is_empty());
+    Ok(Wanted { id, origin_uri: channel.origin_uri, signer_uri, policy })
+}
+
+fn check_uri(faults: &mut Faults, field: &str, text: &str) {
+    if text.is_empty() {
+        faults.add(field, "is missing");
+        return;
+    }
+    if text.len() > MAX_URI {
+        faults.add(field, format!("is longer than {MAX_URI} bytes"));
+        return;
+    }
+    let url = Url::parse(text).ok();
+    let usable = url.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if !usable {
+        faults.add(field, format!("is no http or https URI: `{}`", short(text)));
+    }
+}
+
+fn check_ttl(ttl: Option<prost_types::Duration>) -> Result<Duration, ChannelError> {
+    let ttl = ttl.ok_or_else(|| invalid("ttl", "is missing"))?;
+    let ttl = Duration::try_from(ttl).map_err(|_| invalid("ttl", "is negative or no duration"))?;
+    if ttl < Duration::from_secs(1) || ttl > MAX_TTL {
+        return Err(invalid("ttl", "is not between one second and 30 days"));
+    }
+    Ok(ttl)
+}
+
+/// Which fields of the policy an update replaces.
+#[derive(Debug, PartialEq, Eq)]
+enum PolicyMask {
+    Whole,
+    Nothing,
+    Fields(Vec<PolicyField>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PolicyField {
+    TargetRoots,
+    MaxPlannedRoots,
+    MaxDepth,
+    OverheadPermille,
+    MaxChildren,
+    CdnLease,
+}
+
+/// Reads an update mask. Without one, what the request carries is replaced (AIP-134).
+fn check_mask(paths: &[String], has_policy: bool) -> Result<PolicyMask, ChannelError> {
+    if paths.is_empty() {
+        return Ok(if has_policy { PolicyMask::Whole } else { PolicyMask::Nothing });
+    }
+    if paths.iter().any(|path| path == "policy" || path == "*") {
+        return Ok(PolicyMask::Whole);
+    }
+    let mut faults = Faults::default();
+    let fields = paths.iter().filter_map(|path| {
+        let field = policy_field(path);
+        if field.is_none() {
+            faults.add("update_mask", format!("`{}` cannot be changed: only policy and its fields can", short(path)));
+        }
+        field
+    });
+    let fields = fields.collect();
+    faults.result(Some(fields)).map(PolicyMask::Fields).map_err(ChannelError::Invalid)
+}
+
+fn policy_field(path: &str) -> Option<PolicyField> {
+    match path.strip_prefix("policy.")? {
+        "target_roots" => Some(PolicyField::TargetRoots),
+        "max_planned_roots" => Some(PolicyField::MaxPlannedRoots),
+        "max_depth" => Some(PolicyField::MaxDepth),
+        "overhead_permille" => Some(PolicyField::OverheadPermille),
+        "max_children" => Some(PolicyField::MaxChildren),
+        "cdn_lease_bps" => Some(PolicyField::CdnLease),
+        _ => None,
+    }
+}
+
+impl PolicyMask {
+    fn apply(&self, old: &PolicyRecord, given: &PolicyRecord) -> PolicyRecord {
+        let fields = match self {
+            Self::Whole => return given.clone(),
+            Self::Nothing => return old.clone(),
+            Self::Fields(fields) => fields,
+        };
+        let mut new = old.clone();
+        for field in fields {
+            match field {
+                PolicyField::TargetRoots => new.target_roots = given.target_roots,
+                PolicyField::MaxPlannedRoots => new.max_planned_roots = given.max_planned_roots,
+                PolicyField::MaxDepth => new.max_depth = given.max_depth,
+                PolicyField::OverheadPermille => new.overhead_permille = given.overhead_permille,
+                PolicyField::MaxChildren => new.max_children = given.max_children,
+                PolicyField::CdnLease => new.cdn_lease_bps = given.cdn_lease_bps,
+            }
+        }
+        new
+    }
+}
+
+async fn describe_now(channel: &Channel) -> Result<v1::Channel, Status> {
+    let view = channel.handle.look().await?;
+    Ok(describe(channel, &view))
+}
+
+fn describe(channel: &Channel, view: &ChannelView) -> v1::Channel {
+    let record = channel.record.borrow();
+    let signer = channel.signer.status();
+    let state = match signer.origin.state {
+        OriginState::Starting => v1::OriginState::Starting,
+        OriginState::Live => v1::OriginState::Live,
+        OriginState::Frozen => v1::OriginState::Frozen,
+        OriginState::Unreachable => v1::OriginState::Unreachable,
+        OriginState::Invalid => v1::OriginState::Invalid,
+        OriginState::Ended => v1::OriginState::Ended,
+    };
+    v1::Channel {
+        name: format!("channels/{}", record.id),
+        origin_uri: record.origin_uri.clone(),
+        signer_uri: record.signer_uri.clone().unwrap_or_default(),
+        policy: Some(translate::policy_out(&record.policy)),
+        create_time: Some(translate::timestamp_ms(record.create_time_ms)),
+        etag: record.etag.clone(),
+        public_keys: channel.public_keys(&[]),
+        origin_state: state.into(),
+        origin_problem: signer.origin.problem,
+        tracks: signer.tracks.iter().map(track_status).collect(),
+        audience: Some(translate::audience_out(view.audience)),
+        suspects: view.suspects.iter().map(translate::suspect_out).collect(),
+        degraded: view.degraded,
+    }
+}
+
+fn track_status(track: &espalier_signer::TrackStatus) -> v1::TrackStatus {
+    v1::TrackStatus {
+        index: track.index.0,
+        track: track.name.clone(),
+        epoch: track.epoch,
+        newest_sequence: track.newest_sequence.unwrap_or(0),
+        rate_bps: track.rate_bps,
+        target_duration: prost_types::Duration::try_from(track.target_duration).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_replaces_only_what_it_names() {
+        let old = PolicyRecord { max_depth: Some(5), target_roots: Some(2), ..PolicyRecord::default() };
+        let given = PolicyRecord { max_depth: Some(9), ..PolicyRecord::default() };
+        let apply = |paths: &[&str]| {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            check_mask(&paths, true).unwrap().apply(&old, &given)
+        };
+        assert_eq!(apply(&[]), given);
+        assert_eq!(apply(&["policy"]), given);
+        assert_eq!(apply(&["policy.max_depth"]), PolicyRecord { max_depth: Some(9), ..old.clone() });
+        assert_eq!(apply(&["policy.target_roots"]), PolicyRecord { target_roots: None, ..old.clone() });
+        assert_eq!(check_mask(&[], false).unwrap().apply(&old, &given), old);
+        for wrong in ["origin_uri", "policy.", "policy.depth", "name", ""] {
+            assert!(check_mask(&[wrong.to_owned()], true).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn uris_are_http_with_a_host() {
+        for (uri, good) in [
+            ("http://example.org/live.m3u8", true),
+            ("https://[::1]:8443/a?b=c", true),
+            ("", false),
+            ("ftp://example.org/x", false),
+            ("file:///etc/passwd", false),
+            ("http://", false),
+            ("/live.m3u8", false),
+            ("javascript:alert(1)", false),
+        ] {
+            let mut faults = Faults::default();
+            check_uri(&mut faults, "uri", uri);
+            assert_eq!(faults.0.is_empty(), good, "{uri}");
+        }
+    }
+
+    #[test]
+    fn times_to_live_have_bounds() {
+        let ttl = |seconds, nanos| check_ttl(Some(prost_types::Duration { seconds, nanos })).is_ok();
+        for (seconds, nanos, good) in
+            [(1, 0, true), (30 * 86_400, 0, true), (0, 0, false), (30 * 86_400, 1, false), (-1, 0, false)]
+        {
+            assert_eq!(ttl(seconds, nanos), good, "{seconds}.{nanos}");
+        }
+        assert!(check_ttl(None).is_err());
+    }
+}

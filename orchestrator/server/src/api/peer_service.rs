@@ -1,0 +1,173 @@
+//! `espalier.v1.PeerService`: lets peers in.
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use espalier_orchestrator_core::ChannelEvent;
+use espalier_proto::v1;
+use espalier_proto::v1::peer_message;
+use espalier_proto::v1::peer_service_server::PeerService;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::access::Access;
+use crate::config::Limits;
+use crate::directory::{Channel, Directory};
+use crate::gateway::{
+    Admission, Closing, Line, Opened, Outgoing, Session, SessionStart,
+};
+use crate::status::SessionError;
+use crate::ticket::TicketKey;
+
+/// How long a peer may take to say who it is.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What sessions need of the node.
+pub(crate) struct PeerNode {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) tickets: TicketKey,
+    pub(crate) limits: Limits,
+    pub(crate) stun_uris: Vec<String>,
+}
+
+/// The service.
+pub(crate) struct PeerApi {
+    node: Arc<PeerNode>,
+    sessions: Arc<Semaphore>,
+}
+
+impl PeerApi {
+    pub(crate) fn new(node: PeerNode) -> Self {
+        let sessions = Arc::new(Semaphore::new(node.limits.max_sessions));
+        Self { node: Arc::new(node), sessions }
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerApi {
+    type SessionStream = Outgoing;
+
+    /// Answers at once, so that a peer that waits for the answer before its first message is not stuck;
+    /// whatever is wrong with the session ends the stream with its status.
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::PeerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let limit = self.node.limits.max_sessions;
+        let place = Arc::clone(&self.sessions)
+            .try_acquire_owned()
+            .map_err(|_| SessionError::TooMany { limit })?;
+        let (metadata, _, incoming) = request.into_parts();
+        let (line, outgoing) = Line::new(self.node.limits.session_queue);
+        let newcomer = Newcomer { node: Arc::clone(&self.node), metadata, line, _place: place };
+        tokio::spawn(newcomer.run(incoming));
+        Ok(Response::new(outgoing))
+    }
+}
+
+/// A session from its first message to its end.
+struct Newcomer {
+    node: Arc<PeerNode>,
+    metadata: MetadataMap,
+    line: Line,
+    /// Given back when the session ends.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Newcomer {
+    async fn run(self, mut incoming: Streaming<v1::PeerMessage>) {
+        let admitted = tokio::select! {
+            () = self.line.closed() => return,
+            admitted = self.admit(&mut incoming) => admitted,
+        };
+        match admitted {
+            Ok(start) => Box::pin(Session::new(start).run(incoming)).await,
+            Err(status) => {
+                tracing::debug!(code = ?status.code(), message = status.message(), "a session is refused");
+                self.line.close(Closing::Now(Box::new(status)));
+            }
+        }
+    }
+
+    async fn admit(&self, incoming: &mut Streaming<v1::PeerMessage>) -> Result<SessionStart, Status> {
+        let open = first_message(incoming).await?;
+        let node = &self.node;
+        // The token is looked at before anything else, so that a stranger learns nothing.
+        let id = Admission::channel_of(&open)?;
+        let proven = open.peer.parse().is_ok_and(|peer: espalier_orchestrator_core::PeerId| {
+            node.tickets.admits(&open.ticket, id.as_str(), peer.0, SystemTime::now())
+        });
+        let claims = node.access.viewer(&self.metadata, id.as_str(), proven)?;
+        let admission = Admission::check(open, &node.limits)?;
+        let channel =
+            node.directory.find(id.as_str()).map_err(|_| SessionError::NoChannel(id.to_string()))?;
+        let peer = admission.peer;
+        let opened = Opened {
+            role: admission.role,
+            upload_bps: admission.upload_bps,
+            tracks: admission.tracks,
+            held: admission.held,
+            generation: admission.generation,
+        };
+        let welcome = self.welcome(&channel, &claims.keys, peer.0);
+        let line = self.line.clone();
+        let attachment = channel.board.attach(peer, opened.clone(), proven, line, welcome)?;
+        let event = ChannelEvent::SessionOpened(opened.session(peer, attachment));
+        if let Err(error) = channel.handle.try_tell(event) {
+            // The peer may not have seen its ticket, so its id must not stay taken.
+            channel.board.leave(peer, attachment);
+            return Err(error.into());
+        }
+        tracing::debug!(channel = %id, %peer, attachment, proven, "session open");
+        Ok(SessionStart {
+            peer,
+            attachment,
+            board: Arc::clone(&channel.board),
+            channel: channel.handle.clone(),
+            line: self.line.clone(),
+            messages_per_second: node.limits.messages_per_second_per_session,
+        })
+    }
+
+    fn welcome(&self, channel: &Channel, pinned: &[String], peer: u64) -> v1::Welcome {
+        let node = &self.node;
+        let record = channel.record.borrow();
+        let lifetime = node.limits.ticket_lifetime;
+        let ticket = node.tickets.seal(&record.id, peer, SystemTime::now(), lifetime);
+        // The signer itself comes first: its feed goes on while every orchestrator is down. An empty
+        // string is this node.
+        let elsewhere = record.signer_uri.clone();
+        v1::Welcome {
+            ticket,
+            incarnation: record.incarnation,
+            report_interval_ms: u32::try_from(node.limits.report_interval.as_millis())
+                .unwrap_or(u32::MAX),
+            public_keys: channel.public_keys(pinned),
+            signer_uris: elsewhere.into_iter().chain([String::new()]).collect(),
+            origin_uri: record.origin_uri.clone(),
+            stun_uris: node.stun_uris.clone(),
+        }
+    }
+}
+
+async fn first_message(incoming: &mut Streaming<v1::PeerMessage>) -> Result<v1::Open, Status> {
+    let first = tokio::time::timeout(OPEN_WITHIN, incoming.message())
+        .await
+        .map_err(|_| SessionError::Silent(OPEN_WITHIN))??;
+    match first.and_then(|message| message.kind) {
+        Some(peer_message::Kind::Open(open)) => Ok(open),
+        Some(
+            peer_message::Kind::Acknowledge(_)
+            | peer_message::Kind::Signal(_)
+            | peer_message::Kind::Report(_)
+            | peer_message::Kind::WantTracks(_)
+            | peer_message::Kind::LinkEvent(_)
+            | peer_message::Kind::SourceEvent(_)
+            | peer_message::Kind::Leave(_),
+        )
+        | None => Err(SessionError::OutOfOrder("the first message must be Open").into()),
+    }
+}

@@ -1,0 +1,184 @@
+//! One peer's session: the task that reads what the peer says.
+
+use core::num::NonZeroU32;
+use std::sync::Arc;
+
+use espalier_orchestrator_core::{ChannelEvent, PeerId};
+use espalier_proto::v1::{self, peer_message::Kind, signal};
+use governor::clock::DefaultClock;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tonic::{Status, Streaming};
+
+use super::line::{Closing, Line};
+use super::switchboard::Switchboard;
+use crate::channel::ChannelHandle;
+use crate::metrics;
+use crate::status::{SessionError, Violation};
+use crate::translate::{self, Faults};
+
+/// Longest session description, bytes.
+const MAX_SDP: usize = 64 * 1024;
+/// Longest candidate, or reason for a refusal, bytes.
+const MAX_LINE: usize = 4 * 1024;
+
+/// What a session's task works with.
+pub(crate) struct SessionStart {
+    pub(crate) peer: PeerId,
+    pub(crate) attachment: u64,
+    pub(crate) board: Arc<Switchboard>,
+    pub(crate) channel: ChannelHandle,
+    pub(crate) line: Line,
+    pub(crate) messages_per_second: u32,
+}
+
+/// Reads what one peer says until the session ends.
+pub(crate) struct Session {
+    start: SessionStart,
+    pace: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
+}
+
+/// What a session does after a message.
+enum Next {
+    Read,
+    Left,
+}
+
+impl Session {
+    pub(crate) fn new(start: SessionStart) -> Self {
+        let rate = NonZeroU32::new(start.messages_per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = rate.saturating_mul(NonZeroU32::new(4).unwrap_or(NonZeroU32::MIN));
+        let pace = RateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
+        Self { start, pace }
+    }
+
+    /// Reads until the peer leaves, its stream ends, or somebody closes the line.
+    pub(crate) async fn run(self, mut incoming: Streaming<v1::PeerMessage>) {
+        let _open = metrics::SessionGauge::new();
+        let line = self.start.line.clone();
+        let outcome = tokio::select! {
+            () = line.closed() => Ok(Next::Read),
+            outcome = self.read(&mut incoming) => outcome,
+        };
+        self.finish(outcome).await;
+    }
+
+    async fn read(&self, incoming: &mut Streaming<v1::PeerMessage>) -> Result<Next, SessionError> {
+        loop {
+            // A peer that says too much is read more slowly; its connection's flow control does the rest.
+            self.pace.until_ready().await;
+            let Ok(Some(message)) = incoming.message().await else { return Ok(Next::Read) };
+            let Some(kind) = message.kind else { continue };
+            if let Next::Left = self.hear(kind).await? {
+                return Ok(Next::Left);
+            }
+        }
+    }
+
+    async fn hear(&self, kind: Kind) -> Result<Next, SessionError> {
+        let peer = self.start.peer;
+        match kind {
+            Kind::Open(_) => return Err(SessionError::OutOfOrder("Open comes first, and once")),
+            Kind::Acknowledge(acknowledge) => {
+                let generation = acknowledge.generation.map(translate::generation);
+                let generation = generation.ok_or_else(|| missing("acknowledge.generation"))?;
+                self.tell(ChannelEvent::Acknowledged { peer, generation }).await?;
+            }
+            Kind::Signal(signal) => self.signal(signal)?,
+            Kind::Report(report) => {
+                // Only reports may be dropped: the next one says the same and more.
+                if self.start.channel.try_tell(translate::report(peer, &report)).is_err() {
+                    metrics::report_dropped();
+                }
+            }
+            Kind::WantTracks(wanted) => {
+                let event =
+                    translate::want_tracks(peer, &wanted).map_err(SessionError::Invalid)?;
+                if let ChannelEvent::WantTracks { tracks, .. } = &event {
+                    self.start.board.note_tracks(peer, tracks);
+                }
+                self.tell(event).await?;
+            }
+            Kind::LinkEvent(event) => {
+                let report = translate::link_event(peer, &event).map_err(SessionError::Invalid)?;
+                tracing::debug!(%peer, neighbour = event.neighbour, state = ?event.state(), detail = event.detail, "link");
+                self.tell(report).await?;
+            }
+            Kind::SourceEvent(event) => {
+                let report =
+                    translate::source_event(peer, &event).map_err(SessionError::Invalid)?;
+                self.start.board.note_source(&report);
+                self.tell(ChannelEvent::Source(report)).await?;
+            }
+            Kind::Leave(_) => return Ok(Next::Left),
+        }
+        Ok(Next::Read)
+    }
+
+    fn signal(&self, signal: v1::Signal) -> Result<(), SessionError> {
+        let mut faults = Faults::default();
+        let to = faults.parse("signal.peer", &signal.peer);
+        check_signal(&mut faults, &signal);
+        let to = faults.result(to).map_err(SessionError::Invalid)?;
+        self.start.board.signal(self.start.peer, to, signal);
+        Ok(())
+    }
+
+    /// Waits for room in the channel's mailbox: back-pressure on this peer alone.
+    async fn tell(&self, event: ChannelEvent) -> Result<(), SessionError> {
+        if !self.start.board.is_current(self.start.peer, self.start.attachment) {
+            return Err(SessionError::Superseded);
+        }
+        Ok(self.start.channel.tell(event).await?)
+    }
+
+    async fn finish(&self, outcome: Result<Next, SessionError>) {
+        let SessionStart { peer, attachment, board, channel, line, .. } = &self.start;
+        let event = match outcome {
+            Ok(Next::Left) if board.leave(*peer, *attachment) => {
+                line.close(Closing::AfterQueue);
+                Some(ChannelEvent::Left { peer: *peer })
+            }
+            Ok(Next::Left | Next::Read) => {
+                line.close(Closing::AfterQueue);
+                self.lost()
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a session is ended");
+                line.close(Closing::Now(Box::new(Status::from(error))));
+                self.lost()
+            }
+        };
+        if let Some(event) = event {
+            // A channel that has ended needs to know of nobody's end.
+            drop(channel.tell(event).await);
+        }
+    }
+
+    fn lost(&self) -> Option<ChannelEvent> {
+        let SessionStart { peer, attachment, board, .. } = &self.start;
+        let current = board.detach(*peer, *attachment);
+        current.then_some(ChannelEvent::SessionLost { peer: *peer, attachment: *attachment })
+    }
+}
+
+fn missing(field: &str) -> SessionError {
+    let violation = Violation { field: field.to_owned(), problem: "is missing".to_owned() };
+    SessionError::Invalid(vec![violation])
+}
+
+fn check_signal(faults: &mut Faults, signal: &v1::Signal) {
+    let (field, length, most) = match &signal.kind {
+        Some(signal::Kind::OfferSdp(sdp)) => ("signal.offer_sdp", sdp.len(), MAX_SDP),
+        Some(signal::Kind::AnswerSdp(sdp)) => ("signal.answer_sdp", sdp.len(), MAX_SDP),
+        Some(signal::Kind::Candidate(line)) => ("signal.candidate", line.len(), MAX_LINE),
+        Some(signal::Kind::Refused(why)) => ("signal.refused", why.len(), MAX_LINE),
+        None => {
+            faults.add("signal.kind", "is missing");
+            return;
+        }
+    };
+    if length > most {
+        faults.add(field, format!("is longer than {most} bytes"));
+    }
+}

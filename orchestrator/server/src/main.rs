@@ -1,0 +1,106 @@
+//! The orchestrator node's command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use espalier_orchestrator::{Node, NodeConfig, StartError};
+use espalier_process::{Failure, LogArgs, OrFail as _, announce, run, shutdown};
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it out, on 127.0.0.1:7300, with temporary data:
+    espalier-orchestrator --dev
+
+  On any free port, with logs for machines:
+    espalier-orchestrator --dev --listen 127.0.0.1:0 --log-format json
+
+  In earnest:
+    espalier-orchestrator --config /etc/espalier/node.toml
+
+When it serves, it prints ESPALIER_ENDPOINT=… and ESPALIER_TOKEN=… on stdout, each on a line of its own.
+
+Exit codes: 0 ended when asked to, 1 failed, 64 bad usage or configuration.";
+
+/// Trains the viewers of live streams into trees: one node of the control plane.
+#[derive(Debug, Parser)]
+#[command(name = "espalier-orchestrator", version, after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("mode").required(true).args(["config", "dev"]))]
+struct Args {
+    /// Run with this configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Run one node for trying things out: temporary data, no TLS
+    #[arg(long)]
+    dev: bool,
+
+    /// With --dev: where to serve peers and the API (default 127.0.0.1:7300)
+    #[arg(long, value_name = "ADDR", requires = "dev", conflicts_with = "config")]
+    listen: Option<SocketAddr>,
+
+    /// With --dev: where to serve /metrics, /ready and /live (default: nowhere)
+    #[arg(long, value_name = "ADDR", requires = "dev", conflicts_with = "config")]
+    admin_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+fn main() -> std::process::ExitCode {
+    run(|args: &Args| &args.log, program)
+}
+
+async fn program(args: Args) -> Result<(), Failure> {
+    let config = configuration(&args)?;
+    // Caught from here on, so that a signal during the start is not lost.
+    let asked_to_end = shutdown();
+    let node = Node::start(config).await.map_err(|error| start_failure(&error))?;
+    announce("ESPALIER_ENDPOINT", node.endpoint());
+    if let Some(token) = node.admin_token() {
+        announce("ESPALIER_TOKEN", token);
+    }
+    tracing::info!(address = %node.address(), admin = ?node.admin_address(), "the node serves");
+    let signal = asked_to_end.await;
+    tracing::info!(?signal, "the node ends");
+    node.shutdown().await;
+    Ok(())
+}
+
+fn configuration(args: &Args) -> Result<NodeConfig, Failure> {
+    let Some(path) = &args.config else {
+        let mut config = NodeConfig::dev();
+        config.listen = args.listen.unwrap_or(config.listen);
+        config.admin_listen = args.admin_listen;
+        return Ok(config);
+    };
+    NodeConfig::from_toml_file(path)
+        .or_usage(format!("{} cannot be used", path.display()))
+        .map_err(|failure| failure.next("see deploy/node.toml for every key that there is"))
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    let failure = match error {
+        StartError::Tls(_) => Failure::usage("the node did not start"),
+        StartError::Store(_)
+        | StartError::Temporary(_)
+        | StartError::Channels(_)
+        | StartError::Listen { .. }
+        | StartError::Threads(_)
+        | StartError::Issuer(_)
+        | StartError::Reflection(_) => Failure::failed("the node did not start"),
+    };
+    let failure = failure.caused_by(error);
+    match error {
+        StartError::Listen { address, .. } => failure.next(format!(
+            "stop what listens on {address}, or choose another address (--listen with --dev)"
+        )),
+        StartError::Store(_)
+        | StartError::Temporary(_)
+        | StartError::Channels(_)
+        | StartError::Tls(_)
+        | StartError::Threads(_)
+        | StartError::Issuer(_)
+        | StartError::Reflection(_) => failure,
+    }
+}

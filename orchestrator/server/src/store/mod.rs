@@ -1,0 +1,26 @@
+//! What survives a restart: small files in one data directory.
+//!
+//! Every file is written whole: to a temporary name, synced, renamed, and its directory synced, so that
+//! after a power cut a file is either the old or the new one. Every file names its format and carries a
+//! checksum; one that does not match is reported with what to do, and never replaced.
+//!
+//! There is no caching and no waiting here: the calls block on the disk, so callers in async code use
+//! [`on_disk`].
+
+mod channels;
+mod data_dir;
+mod document;
+
+pub use channels::{ChannelRecord, ChannelStore, PolicyRecord, PublicKeyRecord, SigningRecord};
+pub use data_dir::{DataDir, NodeSecrets};
+pub use document::StoreError;
+
+/// Runs a blocking store call on a thread that may block.
+///
+/// # Errors
+/// The call's own error; or [`StoreError::Interrupted`] when the runtime is going down.
+pub async fn on_disk<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(call).await.unwrap_or(Err(StoreError::Interrupted))
+}
