@@ -18,15 +18,23 @@
 //!
 //! There is no socket, no clock, no randomness of its own and no task in here, and no HLS text.
 
+mod cdn;
 mod command;
 mod config;
+mod downstream;
 mod engine;
 mod event;
 pub mod frame;
 mod ids;
+mod link;
 mod liveness;
+mod log;
 mod pacer;
+mod playout;
+mod ring;
 mod statistics;
+mod track;
+mod upstream;
 
 pub use command::{
     Command, FetchRequest, LinkSide, LinkState, Provenance, Publication, SourceReport, SourceState,

@@ -1,0 +1,365 @@
+//! What neighbours send: frames in order, chunks verified before anything else is done with them.
+
+use bytes::Bytes;
+use espalier_media::{ChunkIndex, ObjectKey, ObjectKind, TrackIndex};
+
+use crate::command::{LinkState, Publication};
+use crate::frame::{DataHeader, Frame, Subscribe};
+use crate::ids::{PeerId, Source};
+use crate::link::Phase;
+use crate::liveness::Health;
+use crate::ring::Status;
+
+use super::RelayEngine;
+
+/// How long a peer that repairs its source is waited for at the most, whatever it hopes.
+const MAX_REPAIR: core::time::Duration = core::time::Duration::from_secs(4);
+/// How long a peer is not taken as a source that takes the same track from here.
+const REFUSAL: core::time::Duration = core::time::Duration::from_secs(10);
+
+/// From where a chunk came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Via {
+    Parent(PeerId),
+    Standby(PeerId),
+    Cdn,
+}
+
+impl RelayEngine {
+    pub(super) fn on_frame(&mut self, peer: PeerId, bytes: Bytes) {
+        let now = self.now;
+        let Some(link) = self
+            .links
+            .get_mut(&peer)
+            .filter(|link| link.phase == Phase::Up)
+        else {
+            return;
+        };
+        self.dirty |= link.health(now) != Health::Alive;
+        link.liveness.on_bytes(now);
+        let greeted = link.greeted;
+        match Frame::decode(bytes) {
+            Err(error) => self.fail_link(peer, LinkState::Invalid, &error.to_string()),
+            Ok(Frame::Hello(hello)) if !greeted => self.on_hello(peer, &hello),
+            Ok(Frame::Bye { reason }) => self.on_bye(peer, &reason),
+            Ok(_) if !greeted => self.fail_link(peer, LinkState::Invalid, "no Hello first"),
+            Ok(Frame::Data(header, bytes)) => self.on_data(peer, header, bytes),
+            Ok(frame) => {
+                let allowed = match &frame {
+                    Frame::Statement(_) => &mut link.statement_allowance,
+                    Frame::Hello(_)
+                    | Frame::Data(..)
+                    | Frame::Subscribe(_)
+                    | Frame::Unsubscribe { .. }
+                    | Frame::Cancel { .. }
+                    | Frame::Request { .. }
+                    | Frame::Unavailable { .. }
+                    | Frame::Upstream { .. }
+                    | Frame::Bye { .. } => &mut link.control_allowance,
+                };
+                if allowed.try_take(1, now) {
+                    self.on_control(peer, frame);
+                } else {
+                    self.fail_link(peer, LinkState::Invalid, "too many frames");
+                }
+            }
+        }
+    }
+
+    fn on_control(&mut self, peer: PeerId, frame: Frame) {
+        let now = self.now;
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        match frame {
+            Frame::Statement(part) => match link.assemble_statement(part) {
+                Ok(Some(encoded)) => self.on_statement(encoded, Some(peer)),
+                Ok(None) => {}
+                Err(()) => self.fail_link(peer, LinkState::Invalid, "parts of statements mixed up"),
+            },
+            Frame::Subscribe(subscribe) => self.on_subscribe(peer, &subscribe),
+            Frame::Unsubscribe { track, stripe } => link.downstream.unsubscribe(track, stripe),
+            Frame::Cancel {
+                object,
+                first,
+                count,
+            } => link.downstream.cancel(object, first, count),
+            Frame::Request { object, ranges } => {
+                if !link.downstream.request(object, &ranges, now) {
+                    self.send(peer, &Frame::Unavailable { object });
+                }
+            }
+            Frame::Unavailable { object } => self.on_unavailable(peer, object),
+            Frame::Upstream {
+                track,
+                repairing,
+                expected_ms,
+            } => {
+                self.on_upstream(peer, track, repairing, expected_ms);
+            }
+            Frame::Hello(_) | Frame::Data(..) | Frame::Bye { .. } => {
+                self.fail_link(peer, LinkState::Invalid, "a second Hello");
+            }
+        }
+    }
+
+    fn on_subscribe(&mut self, peer: PeerId, subscribe: &Subscribe) {
+        let track = self.track_of(subscribe.track);
+        let object = subscribe.cursor.map(|cursor| cursor.object);
+        let place = track.map_or(0, |t| self.tracks[t].log.place_of(object.as_ref()));
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        if !link.downstream.subscribe(subscribe, place) {
+            self.fail_link(peer, LinkState::Invalid, "too many subscriptions");
+            return;
+        }
+        let Some(t) = track else { return };
+        if let Some(header) = self.tracks[t].header.clone() {
+            self.send_statement(peer, &header);
+        }
+        if self.tracks[t].told_repairing {
+            self.send_upstream(peer, subscribe.track, true);
+        }
+        self.break_circle(t, peer);
+    }
+
+    /// Two peers that take a track from each other get it from nobody: one of them must look
+    /// elsewhere. It is the one that was not assigned to do so; if neither was, the lower id.
+    fn break_circle(&mut self, t: usize, peer: PeerId) {
+        let track = &mut self.tracks[t];
+        let assigned = track.assignment.source == Some(Source::Peer(peer));
+        if assigned || !track.subscribed.contains_key(&peer) {
+            return;
+        }
+        let assigned_child = self.active_children.contains(&(track.name.clone(), peer));
+        if assigned_child || self.config.peer < peer {
+            track.refused.insert(peer, self.now + REFUSAL);
+            self.dirty = true;
+        }
+    }
+
+    fn on_upstream(&mut self, peer: PeerId, track: TrackIndex, repairing: bool, expected_ms: u32) {
+        let Some(t) = self.track_of(track) else {
+            return;
+        };
+        let expected = core::time::Duration::from_millis(u64::from(expected_ms)).min(MAX_REPAIR);
+        let known = &mut self.tracks[t].repairing_peers;
+        if repairing {
+            known.entry(peer).or_insert((self.now, self.now + expected));
+        } else {
+            known.remove(&peer);
+        }
+        self.dirty = true;
+    }
+
+    fn on_unavailable(&mut self, peer: PeerId, object: ObjectKey) {
+        if let Some(found) = self
+            .ring
+            .get_mut(&object)
+            .filter(|o| o.status() == Status::Wanted)
+        {
+            // Whoever was asked does not have it: somebody else is asked at once.
+            found.refused_by = Some(peer);
+            self.dirty = true;
+        }
+    }
+
+    fn on_data(&mut self, peer: PeerId, header: DataHeader, bytes: Bytes) {
+        let length = bytes.len() as u64;
+        let key = header.object;
+        self.counters.bytes_from_peers += length;
+        let Some(t) = self.track_of(key.track) else {
+            self.on_unexpected(peer, length);
+            return;
+        };
+        let via = self.via(t, peer);
+        if matches!(via, Via::Standby(_)) {
+            self.counters.bytes_from_standby += length;
+        }
+        if let Some(subscribed) = self.tracks[t].subscribed.get_mut(&peer)
+            && !subscribed.flowed
+        {
+            subscribed.flowed = true;
+            self.dirty = true;
+        }
+        self.start_from_data(t, key);
+        let Some(object) = self.ring.get(&key) else {
+            self.on_unexpected(peer, length);
+            return;
+        };
+        let Some(whole) = object.descriptor().chunk_len(header.chunk) else {
+            self.fail_link(
+                peer,
+                LinkState::Invalid,
+                "a chunk that its object does not have",
+            );
+            return;
+        };
+        if header.offset as usize + bytes.len() > whole {
+            self.fail_link(peer, LinkState::Invalid, "a fragment beyond its chunk");
+            return;
+        }
+        if object.status() != Status::Wanted || object.chunk(header.chunk).is_some() {
+            self.counters.duplicate_bytes += length;
+            self.on_unexpected(peer, length);
+            return;
+        }
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
+        let assembled = link.assemble_chunk(key, header.chunk, header.offset, whole, bytes);
+        if let Some(chunk) = assembled {
+            self.on_chunk(peer, t, key, header.chunk, chunk, via);
+        }
+    }
+
+    /// A peer that could ask the feed for nothing begins where its parent begins.
+    fn start_from_data(&mut self, t: usize, key: ObjectKey) {
+        if self.tracks[t].start.is_some() {
+            return;
+        }
+        let start = match key.kind {
+            ObjectKind::Segment => Some(key),
+            ObjectKind::Init | ObjectKind::Part => self.tracks[t].newest,
+        };
+        if let Some(start) = start.filter(|start| self.ring.get(start).is_some()) {
+            self.start_at(t, start);
+        }
+    }
+
+    fn via(&self, t: usize, peer: PeerId) -> Via {
+        let assigned = &self.tracks[t].assignment;
+        let source = assigned.source == Some(Source::Peer(peer));
+        if assigned.standby == Some(Source::Peer(peer)) && !source {
+            Via::Standby(peer)
+        } else {
+            Via::Parent(peer)
+        }
+    }
+
+    /// Late chunks after a Cancel are no offence, a stream of them is.
+    fn on_unexpected(&mut self, peer: PeerId, length: u64) {
+        let now = self.now;
+        if let Some(link) = self.links.get_mut(&peer)
+            && !link.unexpected_allowance.try_take(length, now)
+        {
+            self.fail_link(peer, LinkState::Invalid, "sends what nobody asked for");
+        }
+    }
+
+    fn on_chunk(
+        &mut self,
+        peer: PeerId,
+        t: usize,
+        key: ObjectKey,
+        index: ChunkIndex,
+        bytes: Bytes,
+        via: Via,
+    ) {
+        let Some(object) = self.ring.get(&key) else {
+            return;
+        };
+        if let Err(error) = object.descriptor().verify_chunk(index, &bytes) {
+            self.counters.corrupt_chunks += 1;
+            self.fail_link(peer, LinkState::Corrupt, &format!("object {key}: {error}"));
+            return;
+        }
+        self.first_tree_byte.get_or_insert(self.now);
+        self.tracks[t].tree_flowed = true;
+        self.accept(t, key, index, bytes, via);
+    }
+
+    /// Stores a verified chunk, and passes it on.
+    pub(super) fn accept(
+        &mut self,
+        t: usize,
+        key: ObjectKey,
+        index: ChunkIndex,
+        bytes: Bytes,
+        via: Via,
+    ) {
+        if !self.ring.store(&key, index, bytes.clone()) {
+            self.counters.duplicate_bytes += bytes.len() as u64;
+            return;
+        }
+        self.tracks[t].progress = self.now;
+        let Some(object) = self.ring.get_mut(&key) else {
+            return;
+        };
+        let from = match via {
+            Via::Parent(_) => &mut object.from.parent_bytes,
+            Via::Standby(_) => &mut object.from.standby_bytes,
+            Via::Cdn => &mut object.from.cdn_bytes,
+        };
+        *from += bytes.len() as u64;
+        let (complete, silent) = (
+            object.status() == Status::Complete,
+            object.published_unverified,
+        );
+        if via == Via::Cdn && self.tracks[t].root_since.is_some() && !self.tracks[t].cdn_flowed {
+            self.tracks[t].cdn_flowed = true;
+            self.dirty = true;
+        }
+        if !silent {
+            self.publish(Publication::Chunk {
+                object: key,
+                index,
+                bytes,
+            });
+        }
+        self.cancel_elsewhere(t, key, index, via);
+        if complete {
+            self.complete(t, key);
+        }
+    }
+
+    /// Tells whoever else would send a chunk that it is here.
+    fn cancel_elsewhere(&mut self, t: usize, object: ObjectKey, first: ChunkIndex, via: Via) {
+        let giver = match via {
+            Via::Parent(peer) | Via::Standby(peer) => Some(peer),
+            Via::Cdn => None,
+        };
+        if giver.is_some_and(|giver| self.tracks[t].subscribed.contains_key(&giver)) {
+            return;
+        }
+        let others: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
+        for peer in others {
+            self.send(
+                peer,
+                &Frame::Cancel {
+                    object,
+                    first,
+                    count: 1,
+                },
+            );
+        }
+    }
+
+    /// An object is whole.
+    pub(super) fn complete(&mut self, t: usize, key: ObjectKey) {
+        let now = self.now;
+        let Some(object) = self.ring.get_mut(&key) else {
+            return;
+        };
+        let (from, silent) = (object.from, object.published_unverified);
+        object.player_waits = None;
+        let fetch = object.fetch.take();
+        self.counters.objects_completed += 1;
+        if let Some(id) = fetch {
+            self.cancel_fetch(id);
+        }
+        if !silent {
+            self.publish(Publication::Complete {
+                object: key,
+                at: now,
+                from,
+            });
+        }
+        if key.kind == ObjectKind::Segment {
+            self.tracks[t].playout.make_available(&key, now);
+            self.judge_source(t, from);
+        }
+        self.dirty = true;
+    }
+}

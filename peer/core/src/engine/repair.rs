@@ -1,0 +1,243 @@
+//! Chunks that are missing: whom to ask for them, and when.
+//!
+//! A root asks the CDN at once. Everybody else waits for the parent while it brings something, asks the
+//! standby when it does not, and asks the CDN in time for the play-out deadline, whatever anybody says:
+//! the picture never stops because of us. What the CDN gives beyond the assignment is paced by the
+//! lease, which never blocks while the buffer is low.
+
+use core::time::Duration;
+
+use espalier_media::{ChunkIndex, ObjectKey, ObjectKind};
+
+use crate::frame::{ChunkRun, Frame, MAX_RANGES};
+use crate::ids::{PeerId, Source};
+use crate::liveness::Health;
+use crate::ring::{Object, Status};
+
+use super::RelayEngine;
+
+/// How many objects a look at what is missing goes through.
+const MAX_OBJECTS: usize = 32;
+/// A newcomer takes at most this many objects from the CDN before the tree flows.
+const START_OBJECTS: u32 = 3;
+/// A parent that brings nothing for so long while something is missing is helped out by the standby.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How long an answer to a request is waited for before it is made again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the player waits for an object that was asked of a peer.
+const PLAYER_PATIENCE: Duration = Duration::from_millis(700);
+/// How long the player waits for the tree to flow, once the newcomer's share of the CDN is used up.
+const JOIN_PATIENCE: Duration = Duration::from_millis(1_500);
+/// How long before the play-out deadline the CDN is asked: a share of the target duration, in tenths,
+/// but not less and not more than these.
+const CDN_LEAD_TENTHS: u32 = 6;
+const CDN_LEAD: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
+/// Below so many tenths of a target duration of buffer the lease does not block.
+const LOW_BUFFER_TENTHS: u32 = 15;
+/// An object that failed so often and is due is given up.
+const MAX_FAILURES: u32 = 5;
+
+/// Where the missing chunks of an object are to come from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    /// From where they come anyhow.
+    Wait,
+    /// From this peer, by name.
+    Ask(PeerId),
+    /// From the CDN.
+    Cdn,
+    /// From the CDN, as part of a newcomer's start.
+    Start,
+}
+
+impl RelayEngine {
+    pub(super) fn repair(&mut self, t: usize) {
+        let Some(index) = self.tracks[t].index else {
+            return;
+        };
+        let wanted: Vec<ObjectKey> = self
+            .ring
+            .wanted_of(index)
+            .take(MAX_OBJECTS)
+            .copied()
+            .collect();
+        for key in wanted {
+            let Some(object) = self.ring.get(&key).filter(|o| o.status() == Status::Wanted) else {
+                continue;
+            };
+            if object.fetch.is_some() {
+                continue;
+            }
+            if self.is_hopeless(t, key, object) {
+                self.give_up(t, key);
+                continue;
+            }
+            match self.remedy(t, key, object) {
+                Remedy::Wait => {}
+                Remedy::Ask(peer) => self.ask(key, peer),
+                Remedy::Cdn => self.take_from_cdn(t, key),
+                Remedy::Start => {
+                    self.tracks[t].start_objects += 1;
+                    self.take_from_cdn(t, key);
+                }
+            }
+        }
+    }
+
+    fn remedy(&self, t: usize, key: ObjectKey, object: &Object) -> Remedy {
+        let (now, track) = (self.now, &self.tracks[t]);
+        if now < object.retry_at {
+            return Remedy::Wait;
+        }
+        if track.decision.root {
+            return Remedy::Cdn;
+        }
+        if let Some(since) = object.player_waits {
+            return self.remedy_for_player(t, object, since);
+        }
+        let left = self.time_left(t, &key);
+        let target = track.target();
+        let lead = (target * CDN_LEAD_TENTHS / 10).clamp(CDN_LEAD.0, CDN_LEAD.1);
+        if left < lead {
+            return Remedy::Cdn;
+        }
+        let stalled = now >= track.progress.max(object.arrived) + STALLED_AFTER;
+        let late =
+            left < target || (stalled && !track.decision.patient) || object.refused_by.is_some();
+        match self.helper(t, object) {
+            Some(helper) if late => Remedy::Ask(helper),
+            None if object.refused_by.is_some() => Remedy::Cdn,
+            Some(_) | None => Remedy::Wait,
+        }
+    }
+
+    /// The player waits for this one: it may be older than what flows.
+    fn remedy_for_player(&self, t: usize, object: &Object, since: Duration) -> Remedy {
+        let track = &self.tracks[t];
+        let waited = self.now.saturating_sub(since);
+        let parent = track
+            .decision
+            .active
+            .and_then(Source::peer)
+            .filter(|parent| {
+                track.decision.flowing
+                    && object.refused_by != Some(*parent)
+                    && self.can_ask(*parent)
+            });
+        match (parent, object.asked) {
+            (Some(_), Some(_)) if waited < PLAYER_PATIENCE => Remedy::Wait,
+            (Some(parent), None) if waited < PLAYER_PATIENCE => Remedy::Ask(parent),
+            (Some(_), _) => Remedy::Cdn,
+            (None, _) if track.tree_flowed => Remedy::Cdn,
+            (None, _) if track.start_objects < START_OBJECTS => Remedy::Start,
+            (None, _) if waited >= JOIN_PATIENCE => Remedy::Cdn,
+            (None, _) => Remedy::Wait,
+        }
+    }
+
+    /// The peer to ask for chunks by name: the standby, if it is not what they are awaited from.
+    fn helper(&self, t: usize, object: &Object) -> Option<PeerId> {
+        let track = &self.tracks[t];
+        let standby = track.assignment.standby.and_then(Source::peer)?;
+        let recently = object
+            .asked
+            .is_some_and(|(peer, at)| peer == standby && self.now < at + ASK_AGAIN);
+        let suitable = !track.subscribed.contains_key(&standby)
+            && !track.repairing_peers.contains_key(&standby)
+            && object.refused_by != Some(standby)
+            && !recently
+            && self.can_ask(standby);
+        suitable.then_some(standby)
+    }
+
+    fn can_ask(&self, peer: PeerId) -> bool {
+        let link = self.links.get(&peer);
+        link.is_some_and(|link| link.is_ready() && link.health(self.now) == Health::Alive)
+    }
+
+    /// How long until the player needs an object.
+    fn time_left(&self, t: usize, key: &ObjectKey) -> Duration {
+        let track = &self.tracks[t];
+        let left = match key.kind {
+            ObjectKind::Segment => track.playout.time_to(key, self.now),
+            ObjectKind::Init | ObjectKind::Part => track.playout.time_to_first_from(key, self.now),
+        };
+        left.unwrap_or(track.target() * 2)
+    }
+
+    fn ask(&mut self, object: ObjectKey, peer: PeerId) {
+        let now = self.now;
+        let Some(found) = self.ring.get_mut(&object) else {
+            return;
+        };
+        found.asked = Some((peer, now));
+        let ranges: Vec<ChunkRun> = found
+            .missing_runs()
+            .into_iter()
+            .take(MAX_RANGES)
+            .map(|(first, count)| ChunkRun {
+                first: ChunkIndex(first),
+                count,
+            })
+            .collect();
+        self.counters.repair_requests += 1;
+        self.send(peer, &Frame::Request { object, ranges });
+    }
+
+    fn take_from_cdn(&mut self, t: usize, key: ObjectKey) {
+        let Some(object) = self.ring.get(&key) else {
+            return;
+        };
+        let runs = object.missing_runs();
+        let (Some((first, count)), Some(last)) = (runs.first().copied(), runs.last()) else {
+            return;
+        };
+        // A request costs more than a few chunks twice: one range for all, unless most of it is held.
+        let missing: u32 = runs.iter().map(|(_, count)| count).sum();
+        let span = last.0 + last.1 - first;
+        let count = if span <= missing.saturating_mul(2) {
+            span
+        } else {
+            count
+        };
+        let end = ChunkIndex(first + count - 1);
+        let bytes = object.descriptor().chunk_range(end).map_or(0, |range| {
+            range.end - u64::from(first) * espalier_media::CHUNK_SIZE as u64
+        });
+        if self.can_fetch() && self.may_take(t, bytes) {
+            self.fetch_chunks(key, first, count);
+        }
+    }
+
+    /// Whether the lease allows it, or the buffer is too low to ask.
+    fn may_take(&mut self, t: usize, bytes: u64) -> bool {
+        let track = &self.tracks[t];
+        if matches!(track.assignment.source, Some(Source::Cdn)) {
+            return true;
+        }
+        let low = track.playout.buffer(self.now) < track.target() * LOW_BUFFER_TENTHS / 10;
+        if self.lease.try_take(bytes, self.now) {
+            return true;
+        }
+        if low {
+            self.counters.cdn_overrun_bytes += bytes;
+        }
+        low
+    }
+
+    /// Whether an object is past its time, and could not be had.
+    fn is_hopeless(&self, t: usize, key: ObjectKey, object: &Object) -> bool {
+        let track = &self.tracks[t];
+        let old = self.now >= object.arrived + track.target() * 4;
+        let waited = object
+            .player_waits
+            .is_none_or(|at| self.now >= at + track.target() * 4);
+        object.failed_fetches >= MAX_FAILURES && old && waited && self.time_left(t, &key).is_zero()
+    }
+
+    fn give_up(&mut self, t: usize, key: ObjectKey) {
+        self.ring.lose(&key);
+        self.counters.objects_missed += 1;
+        self.tracks[t].playout.make_available(&key, self.now);
+    }
+}
