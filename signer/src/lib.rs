@@ -13,12 +13,20 @@
 
 mod convert;
 mod feed;
+mod fetch;
 mod handle;
+mod inits;
+mod names;
+mod numbering;
+mod pipeline;
 mod remote;
+mod rhythm;
 mod service;
 mod signer;
 mod state;
 mod status;
+mod track;
+mod watcher;
 mod window;
 
 pub use convert::{FeedMessageError, from_message};
