@@ -237,3 +237,193 @@ fn is_partial(
         (status, _) => Err(CdnError::Status(status)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::http::header::LOCATION;
+    use axum::response::{IntoResponse as _, Response};
+    use bytes::Bytes;
+    use espalier_media::{ObjectKey, TrackIndex};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+    const BODY: &[u8] = b"0123456789";
+
+    /// An origin with one resource and many moods.
+    async fn mood(request: Request) -> Response {
+        let peer = request
+            .headers()
+            .get(PEER_HEADER)
+            .map(|v| v.to_str().unwrap().to_owned());
+        let range = request
+            .headers()
+            .get(RANGE)
+            .map(|v| v.to_str().unwrap().to_owned());
+        let partial = |range: &'static str, body: &'static [u8]| {
+            (StatusCode::PARTIAL_CONTENT, [(CONTENT_RANGE, range)], body).into_response()
+        };
+        match (request.uri().path(), range.as_deref()) {
+            ("/whole", _) => BODY.into_response(),
+            ("/parts", Some("bytes=2-4")) => partial("bytes 2-4/10", &BODY[2..5]),
+            ("/lies", Some(_)) => partial("bytes 0-2/10", &BODY[..3]),
+            ("/unasked", None) => partial("bytes 0-2/10", &BODY[..3]),
+            ("/who", _) => peer.unwrap_or_default().into_response(),
+            ("/moved", _) => (StatusCode::FOUND, [(LOCATION, "/whole")]).into_response(),
+            ("/loop", _) => (StatusCode::FOUND, [(LOCATION, "/loop")]).into_response(),
+            ("/cut", _) => {
+                let parts = [
+                    Ok(Bytes::from_static(b"0123")),
+                    Err(std::io::Error::other("cut")),
+                ];
+                Response::new(Body::from_stream(futures::stream::iter(parts)))
+            }
+            ("/silent", _) => {
+                let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+                Response::new(Body::from_stream(never))
+            }
+            ("/list.m3u8", _) => "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:2\n\
+                 #EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:2.0,\nseg7.ts\n"
+                .into_response(),
+            ("/garbage.m3u8", _) => "<html>".into_response(),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    struct Scene {
+        base: String,
+        cdn: Cdn,
+        events: mpsc::Receiver<Event>,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            tokio::spawn(async move { axum::serve(listener, Router::new().fallback(mood)).await });
+            let (sender, events) = mpsc::channel(64);
+            Self {
+                base,
+                cdn: Cdn::new("00000000000000aa", sender).unwrap(),
+                events,
+            }
+        }
+
+        fn fetch(&mut self, path: &str, range: Option<ByteRange>) {
+            let object = ObjectKey::segment(TrackIndex(0), 0, 7);
+            let uri = format!("{}{path}", self.base);
+            self.cdn.fetch(FetchRequest {
+                id: FetchId(1),
+                object,
+                uri,
+                range,
+            });
+        }
+
+        async fn next(&mut self) -> Event {
+            tokio::time::timeout(DEADLINE, self.events.recv())
+                .await
+                .unwrap()
+                .unwrap()
+        }
+
+        /// How the answer began, its bytes, and how it ended.
+        async fn outcome(&mut self) -> (Option<(bool, Option<u64>)>, Vec<u8>, FetchUpdate) {
+            let (mut begun, mut body) = (None, Vec::new());
+            loop {
+                let Event::Fetch { update, .. } = self.next().await else {
+                    panic!("no update")
+                };
+                match update {
+                    FetchUpdate::Started { partial, length } => begun = Some((partial, length)),
+                    FetchUpdate::Body(bytes) => body.extend_from_slice(&bytes),
+                    end @ (FetchUpdate::End | FetchUpdate::Failed { .. }) => {
+                        return (begun, body, end);
+                    }
+                }
+            }
+        }
+    }
+
+    const PART: Option<ByteRange> = Some(ByteRange {
+        offset: 2,
+        length: 3,
+    });
+
+    #[tokio::test]
+    async fn wholes_and_parts_are_told_apart() {
+        let mut scene = Scene::new().await;
+        let table: [(_, _, _, &[u8]); 5] = [
+            ("/whole", None, (false, Some(10)), BODY),
+            ("/whole", PART, (false, Some(10)), BODY),
+            ("/parts", PART, (true, Some(3)), b"234"),
+            ("/moved", None, (false, Some(10)), BODY),
+            ("/who", None, (false, Some(16)), b"00000000000000aa"),
+        ];
+        for (path, range, begun, body) in table {
+            scene.fetch(path, range);
+            let expected = (Some(begun), body.to_vec(), FetchUpdate::End);
+            assert_eq!(scene.outcome().await, expected, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_say_their_status() {
+        let mut scene = Scene::new().await;
+        let table = [
+            ("/none", None, Some(404)),
+            ("/lies", PART, None),
+            ("/unasked", None, Some(206)),
+            ("/loop", None, None),
+            ("/cut", None, None),
+        ];
+        for (path, range, expected) in table {
+            scene.fetch(path, range);
+            let (_, _, end) = scene.outcome().await;
+            assert!(
+                matches!(end, FetchUpdate::Failed { status, .. } if status == expected),
+                "{path}: {end:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_read_is_not_expected_any_more() {
+        let mut scene = Scene::new().await;
+        scene.fetch("/silent", None);
+        let Event::Fetch { id, update } = scene.next().await else {
+            panic!("no update")
+        };
+        assert!(scene.cdn.expects(id, &update));
+        scene.cdn.cancel(id);
+        assert!(!scene.cdn.expects(id, &update));
+        assert!(!scene.cdn.expects(id, &FetchUpdate::End));
+    }
+
+    #[tokio::test]
+    async fn playlists_are_parsed_and_what_is_none_is_told_as_none() {
+        let mut scene = Scene::new().await;
+        for (path, newest) in [
+            ("/list.m3u8", Some(7)),
+            ("/garbage.m3u8", None),
+            ("/none", None),
+        ] {
+            let track = TrackName("v0".to_owned());
+            scene
+                .cdn
+                .fetch_playlist(track.clone(), format!("{}{path}", scene.base));
+            let Event::PlaylistFetched {
+                track: told,
+                playlist,
+            } = scene.next().await
+            else {
+                panic!("another event")
+            };
+            assert_eq!(told, track);
+            assert_eq!(playlist.and_then(|p| p.last_sequence()), newest, "{path}");
+        }
+    }
+}

@@ -9,6 +9,8 @@ mod demand;
 mod objects;
 mod playlists;
 mod range;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

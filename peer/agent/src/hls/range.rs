@@ -61,7 +61,7 @@ mod tests {
             (Some("bytes=0-1,3-4"), Asked::Whole),
             (Some("bytes=5-2"), Asked::Whole),
             (Some("bytes=+1-2"), Asked::Whole),
-            (Some("bytes=-"), Asked::Unsatisfiable),
+            (Some("bytes=-"), Asked::Whole),
             (Some("bytes=0-0"), Asked::Part(0..1)),
             (Some("bytes=2-"), Asked::Part(2..10)),
             (Some("bytes=2-99"), Asked::Part(2..10)),

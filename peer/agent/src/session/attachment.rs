@@ -48,6 +48,7 @@ impl Session {
 
     /// Asks the engine's task what the peer has. `None`: that task is gone, or the peer leaves.
     async fn ask_held(&mut self) -> Option<Held> {
+        self.standing.opening();
         let (answer, asked) = oneshot::channel();
         let events = self.events.clone();
         self.absorbing(async move {

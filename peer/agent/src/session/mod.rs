@@ -11,6 +11,8 @@
 
 mod attachment;
 mod standing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -183,7 +185,12 @@ impl Session {
                 return SessionEnd::Unreachable { waited, problem };
             }
             tracing::debug!(problem, "trying again");
-            let pause = backoff.wait();
+            let pause = match self.attached_once {
+                true => backoff.wait(),
+                false => backoff
+                    .wait()
+                    .min(self.config.first_contact.saturating_sub(waited)),
+            };
             if self.absorbing(tokio::time::sleep(pause)).await.is_none() {
                 return SessionEnd::Left;
             }

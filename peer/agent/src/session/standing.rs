@@ -12,6 +12,7 @@ use super::SessionRequest;
 /// The peer's current states, as last reported by its engine.
 #[derive(Debug, Default)]
 pub(crate) struct Standing {
+    /// Acknowledged since the session was last opened.
     acknowledged: Option<v1::Generation>,
     links: BTreeMap<String, v1::LinkEvent>,
     sources: BTreeMap<String, v1::SourceEvent>,
@@ -53,11 +54,25 @@ impl Standing {
         }
     }
 
+    /// Begins a new attachment, whose Open says which assignment the peer holds.
+    pub(crate) fn opening(&mut self) {
+        self.acknowledged = None;
+    }
+
     /// What a new attachment is told, after its Open was welcomed.
     pub(crate) fn current(&self) -> Vec<Kind> {
+        let acknowledged = self.acknowledged.map(|generation| {
+            Kind::Acknowledge(v1::Acknowledge {
+                generation: Some(generation),
+            })
+        });
         let sources = self.sources.values().cloned().map(Kind::SourceEvent);
         let links = self.links.values().cloned().map(Kind::LinkEvent);
-        sources.chain(links).collect()
+        acknowledged
+            .into_iter()
+            .chain(sources)
+            .chain(links)
+            .collect()
     }
 
     /// The tracks that the player asked for last, if it asked.
@@ -104,6 +119,21 @@ mod tests {
         assert!(matches!(&told[0], Kind::SourceEvent(e) if e.state() == v1::SourceState::Flowing));
         assert!(matches!(&told[1], Kind::LinkEvent(e) if e.state() == v1::LinkState::Dead));
         assert!(matches!(&told[2], Kind::LinkEvent(e) if e.neighbour == "b"));
+    }
+
+    #[test]
+    fn what_was_acknowledged_while_opening_is_told() {
+        let mut standing = Standing::default();
+        let generation = |index| v1::Generation {
+            index,
+            ..v1::Generation::default()
+        };
+        drop(standing.absorb(SessionRequest::Acknowledge(generation(1))));
+        standing.opening();
+        assert!(standing.current().is_empty());
+        drop(standing.absorb(SessionRequest::Acknowledge(generation(2))));
+        let told = standing.current();
+        assert!(matches!(&told[..], [Kind::Acknowledge(a)] if a.generation == Some(generation(2))));
     }
 
     #[test]
