@@ -96,8 +96,7 @@ impl Forest {
         };
         match kept {
             Some(Place::Under(parent)) => {
-                self.make_room(parent);
-                self.attach(node, Place::Under(parent));
+                self.attach_as_found(node, parent);
             }
             Some(Place::Cdn | Place::Nowhere) => self.attach(node, Place::Cdn),
             None => {

@@ -208,6 +208,14 @@ impl Forest {
         })
     }
 
+    /// Attaches a node to the parent that it takes its data from already, which is proof that the
+    /// parent has some.
+    pub(super) fn attach_as_found(&mut self, node: NodeRef, parent: NodeRef) {
+        self.node_mut(parent).warm = true;
+        self.make_room(parent);
+        self.attach(node, Place::Under(parent));
+    }
+
     /// A child has switched by itself. Adopts that if it is legal; otherwise plans another place.
     pub(crate) fn adopt_switch(&mut self, node: NodeRef, to: Option<Place>, now: Duration) {
         self.node_mut(node).warm = true;
@@ -215,8 +223,7 @@ impl Forest {
         self.detach(node);
         match to {
             Some(Place::Under(parent)) if self.fits(parent, node) => {
-                self.make_room(parent);
-                self.attach(node, Place::Under(parent));
+                self.attach_as_found(node, parent);
                 self.set_deadline(node, None);
             }
             Some(Place::Cdn) => {

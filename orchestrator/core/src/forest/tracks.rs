@@ -145,13 +145,13 @@ impl Forest {
     /// Moves what is deeper than the policy allows.
     fn cut_depth(&mut self, track: TrackIndex, now: Duration) {
         let most = self.policy.max_depth();
-        if self.tree(track).deepest() <= most {
-            return;
-        }
-        let members: Vec<_> = self.tree(track).members.iter().copied().collect();
-        for node in members {
-            if self.node(node).depth == most + 1 {
-                self.evict(node, now);
+        // A subtree that becomes a root's may still be too high; what is too deep in it is next.
+        while self.tree(track).deepest() > most {
+            let members: Vec<_> = self.tree(track).members.iter().copied().collect();
+            for node in members {
+                if self.node(node).depth == most + 1 {
+                    self.evict(node, now);
+                }
             }
         }
     }
