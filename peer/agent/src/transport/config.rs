@@ -30,7 +30,7 @@ impl Default for TransportConfig {
             bind: Vec::new(),
             stun: Vec::new(),
             receive_window: 256 * 1024,
-            send_limit: 192 * 1024,
+            send_limit: 256 * 1024,
             socket_buffer: 1024 * 1024,
             open_timeout: Duration::from_secs(10),
         }

@@ -22,6 +22,7 @@
 
 mod config;
 mod error;
+pub mod memory;
 pub mod webrtc;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc;
 
 pub use config::{TransportConfig, TransportConfigError};
 pub use error::{CloseReason, LinkError, SendError, SignalError};
+pub use memory::{MemoryNetwork, MemoryTransport, PathConditions};
 pub use webrtc::WebRtcTransport;
 
 /// The largest message that a link carries: a whole chunk (61,440 bytes), its frame header, and room.

@@ -313,7 +313,7 @@ async fn a_receiver_that_does_not_drain_stops_the_sender_and_loses_nothing() {
     }
     // The child's event channel, twice the crate's queue of 256 (it retains as many again), SCTP's
     // window, our limit, and those in hand between them.
-    let bound = CAPACITY + 2 * 256 + (256 + 192) * 1024 / BYTES + 8;
+    let bound = CAPACITY + 2 * 256 + (256 + 256) * 1024 / BYTES + 8;
     assert!(
         usize::try_from(accepted).unwrap() <= bound,
         "{accepted} were taken, over {bound}"
