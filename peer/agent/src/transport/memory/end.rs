@@ -160,10 +160,7 @@ impl End {
             pings,
             answers,
         } = queues;
-        let opening = timeout(
-            TransportConfig::default().open_timeout,
-            self.connect(start, answers),
-        );
+        let opening = timeout(self.patience, self.connect(start, answers));
         let other = tokio::select! {
             () = self.closing.cancelled() => return CloseReason::Local,
             () = self.closed_by_other.cancelled() => return CloseReason::Remote,
