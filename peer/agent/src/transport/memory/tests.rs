@@ -24,7 +24,7 @@ struct Side {
 
 impl Side {
     async fn next(&mut self) -> TransportEvent {
-        timeout(QUIET, self.events.recv())
+        timeout(DEADLINE, self.events.recv())
             .await
             .expect("an event in time")
             .expect("an event")
