@@ -25,6 +25,7 @@ mod service;
 mod signer;
 mod state;
 mod status;
+pub mod store;
 mod track;
 mod watcher;
 mod window;
