@@ -151,6 +151,7 @@ impl ChannelEngine {
     }
 
     fn settle(&mut self) {
+        self.forest.believe();
         self.forest.settle_roots(self.now);
         self.forest.protect();
         for (track, over) in self.forest.crossings() {

@@ -22,6 +22,8 @@ pub(crate) struct Recovery {
     ends: Duration,
     last_arrival: Duration,
     returning: BTreeMap<PeerId, Returning>,
+    /// The last word on each source.
+    reports: BTreeMap<(PeerId, TrackName), SourceReport>,
 }
 
 impl Recovery {
@@ -30,6 +32,7 @@ impl Recovery {
             ends: now + LONGEST,
             last_arrival: now,
             returning: BTreeMap::new(),
+            reports: BTreeMap::new(),
         }
     }
 
@@ -54,6 +57,17 @@ impl Recovery {
         self.returning.insert(peer, returning);
     }
 
+    /// Whether the peer waits and says that it has had something from the other.
+    pub(crate) fn holds(&self, peer: PeerId, from: PeerId) -> bool {
+        let held = self
+            .returning
+            .get(&peer)
+            .into_iter()
+            .flat_map(|returning| &returning.held);
+        let mut sources = held.flat_map(|held| [Some(held.source), held.standby]);
+        sources.any(|source| source == Some(Source::Peer(from)))
+    }
+
     pub(crate) fn peers(&self) -> impl Iterator<Item = &Returning> {
         self.returning.values()
     }
@@ -70,8 +84,9 @@ impl Recovery {
         }
     }
 
-    /// Takes in a switch that a waiting peer has made by itself.
-    pub(crate) fn switch(&mut self, report: &SourceReport) {
+    /// Takes in what a waiting peer says about a source: a switch that it has made by itself counts as
+    /// what it holds; how its sources do is told to the forest when it is there.
+    pub(crate) fn take_report(&mut self, report: &SourceReport) {
         let Some(returning) = self.returning.get_mut(&report.peer) else {
             return;
         };
@@ -82,10 +97,13 @@ impl Recovery {
         if let (Some(held), SourceState::Flowing) = (held, report.state) {
             held.source = report.source;
         }
+        self.reports
+            .insert((report.peer, report.track.clone()), report.clone());
     }
 
     pub(crate) fn remove(&mut self, peer: PeerId) {
         self.returning.remove(&peer);
+        self.reports.retain(|(reporter, _), _| *reporter != peer);
     }
 
     /// Whether everybody whom the returned mention has returned too.
@@ -114,8 +132,10 @@ impl Recovery {
         }
     }
 
-    pub(crate) fn into_peers(self) -> Vec<Returning> {
-        self.returning.into_values().collect()
+    /// Hands over the peers, and what they last said about their sources.
+    pub(crate) fn into_parts(self) -> (Vec<Returning>, Vec<SourceReport>) {
+        let peers: Vec<_> = self.returning.into_values().collect();
+        (peers, self.reports.into_values().collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::ChannelEngine;
 use crate::commands::{Alarm, ChannelCommand};
-use crate::events::{SessionOpened, SourceReport, SourceState};
+use crate::events::SessionOpened;
 use crate::forest::Returning;
 use crate::ids::{PeerId, TrackName};
 
@@ -31,7 +31,7 @@ impl ChannelEngine {
             self.forest
                 .set_offer(known, opened.role, opened.upload_bps, self.now);
             self.forest.want(known, opened.tracks.clone(), self.now);
-            self.take_held(opened);
+            self.take_held(&opened);
         } else if opened.held.is_empty() {
             self.join(opened);
         } else if let Some(recovery) = &mut self.recovery {
@@ -76,19 +76,6 @@ impl ChannelEngine {
             }
             self.forest
                 .set_distrusted(known, self.suspects.is_serial(peer));
-        }
-    }
-
-    /// A peer that kept its place comes back: it may have switched by itself meanwhile.
-    fn take_held(&mut self, opened: SessionOpened) {
-        for held in opened.held {
-            self.take_source_report(&SourceReport {
-                peer: opened.peer,
-                track: held.track,
-                source: held.source,
-                state: SourceState::Flowing,
-                generation: opened.generation,
-            });
         }
     }
 
@@ -157,7 +144,7 @@ impl ChannelEngine {
         let Some(recovery) = self.recovery.take_if(due) else {
             return;
         };
-        let peers = recovery.into_peers();
+        let (peers, reports) = recovery.into_parts();
         let ids: Vec<_> = peers.iter().map(|peer| peer.peer).collect();
         let edges = self.forest.adopt(peers, self.now);
         for peer in &ids {
@@ -166,6 +153,9 @@ impl ChannelEngine {
         if !ids.is_empty() {
             let peers = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             self.raise(Alarm::Recovered { peers, edges });
+        }
+        for report in reports {
+            self.take_source_report(&report);
         }
     }
 }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::ChannelEngine;
-use crate::events::{LinkReport, LinkState, SourceReport, SourceState};
+use crate::events::{LinkReport, LinkState, SessionOpened, SourceReport, SourceState};
 use crate::forest::node::{Flow, NodeRef, Place};
 use crate::ids::{PeerId, Source};
 
@@ -23,7 +23,12 @@ impl ChannelEngine {
             neighbour,
             state,
         } = report;
-        if self.forest.find(peer).is_none() || peer == neighbour {
+        let waits = self
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.holds(peer, neighbour));
+        let accuses = waits && state == LinkState::Corrupt;
+        if peer == neighbour || !(accuses || self.forest.find(peer).is_some()) {
             return;
         }
         match state {
@@ -38,9 +43,8 @@ impl ChannelEngine {
                 }
             }
             LinkState::Late => {
-                if self.forest.are_linked(peer, neighbour) {
+                if self.forest.relieve(peer, neighbour, self.now) {
                     self.forest.part(peer, neighbour, self.now + AFTER_FAILURE);
-                    self.forest.relieve(peer, neighbour, self.now);
                 }
             }
             LinkState::Corrupt => self.take_accusation(peer, neighbour),
@@ -55,6 +59,10 @@ impl ChannelEngine {
     /// Whether the two have an edge, hold one in reserve, or had one a moment ago.
     pub(super) fn are_acquainted(&self, one: PeerId, other: PeerId) -> bool {
         self.forest.are_linked(one, other)
+            || self
+                .recovery
+                .as_ref()
+                .is_some_and(|recovery| recovery.holds(one, other))
             || self.acquainted.contains(&(one, other))
             || self.acquainted.contains(&(other, one))
     }
@@ -79,15 +87,39 @@ impl ChannelEngine {
 
     pub(super) fn take_source_report(&mut self, report: &SourceReport) {
         if let Some(recovery) = &mut self.recovery {
-            recovery.switch(report);
+            recovery.take_report(report);
         }
         let Some(node) = self.forest.find_node(report.peer, &report.track) else {
             return;
         };
+        let flows = report.state == SourceState::Flowing;
+        self.forest.say(node, flows.then_some(report.source));
         match report.state {
             SourceState::Repairing => self.forest.set_flow(node, Flow::Repairing),
             SourceState::Bypass => self.forest.set_flow(node, Flow::Bypass),
             SourceState::Flowing => self.take_flowing(node, report),
+        }
+    }
+
+    /// A peer that kept its place has come back: it may have switched by itself meanwhile.
+    pub(super) fn take_held(&mut self, opened: &SessionOpened) {
+        for held in &opened.held {
+            let Some(node) = self.forest.find_node(opened.peer, &held.track) else {
+                continue;
+            };
+            let record = self.forest.node(node);
+            let place = self.place_of(node, held.source);
+            let known = [
+                Some(record.source),
+                record.former.map(|former| former.place),
+            ];
+            let (from, warm) = (record.source, record.warm);
+            let knows = self
+                .dispatch
+                .knows_source(opened.peer, &held.track, opened.generation);
+            if warm && knows && !known.contains(&place) {
+                self.adopt_switch(node, from, place);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use core::time::Duration;
 
 use super::Forest;
 use super::node::{Flow, Former, NodeRef, Place};
+use crate::ids::Source;
 
 /// How long a join or a move may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -93,6 +94,23 @@ impl Forest {
         record.warm = true;
         record.flow = Flow::Flowing;
         self.reindex_peer(self.node(node).peer);
+    }
+
+    /// Takes in where the peer says that its data flows from.
+    pub(crate) fn say(&mut self, node: NodeRef, said: Option<Source>) {
+        self.node_mut(node).said = said;
+    }
+
+    /// Ends the joins and moves of this event to where the peers have said that they are already.
+    pub(crate) fn believe(&mut self) {
+        let nodes: Vec<_> = self.changes.nodes.iter().copied().collect();
+        for node in nodes {
+            let record = self.node(node);
+            let there = record.said.is_some() && record.said == self.source_at(record.source);
+            if there && (record.former.is_some() || !record.warm) {
+                self.arrived(node);
+            }
+        }
     }
 
     /// Takes a move back: to the old source if it still has the slot, else to the CDN.

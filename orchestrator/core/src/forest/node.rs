@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::arena::Handle;
 use crate::commands::DecidedEdge;
 use crate::events::PeerRole;
-use crate::ids::{PeerId, TrackIndex, TrackName};
+use crate::ids::{PeerId, Source, TrackIndex, TrackName};
 
 pub(crate) type PeerRef = Handle<Peer>;
 pub(crate) type NodeRef = Handle<Node>;
@@ -82,6 +82,8 @@ pub(crate) struct Node {
     /// Data has flowed: it may have children.
     pub(crate) warm: bool,
     pub(crate) flow: Flow,
+    /// Where data flows from by the peer's latest word; it is not said again when that becomes the plan.
+    pub(crate) said: Option<Source>,
     pub(crate) open_key: Option<OpenKey>,
     pub(crate) root_key: Option<RootKey>,
     /// The node as the last entry had it.
@@ -107,6 +109,7 @@ impl Node {
             pledged: 0,
             warm: false,
             flow: Flow::Flowing,
+            said: None,
             open_key: None,
             root_key: None,
             decided: None,

@@ -11,6 +11,8 @@ use crate::ids::PeerId;
 
 /// How long a node that fell to the CDN by itself is left there.
 const BREATH: Duration = Duration::from_secs(2);
+/// How long a node that was moved away from a slow parent is left where it is.
+const BREATH_AFTER_RELIEF: Duration = Duration::from_secs(30);
 
 impl Forest {
     /// Removes peers and repairs what hung on them. The lost are out of every index before the first
@@ -168,15 +170,24 @@ impl Forest {
         }
     }
 
-    /// A link lives but cannot carry its share: the child moves, with what it has kept meanwhile.
-    pub(crate) fn relieve(&mut self, child: PeerId, parent: PeerId, now: Duration) {
+    /// A link lives but cannot carry its share: the child moves to another parent if there is one, and
+    /// keeps what it has meanwhile. Returns whether it moves. Without another parent it stays: what is
+    /// missing comes from its standby or the CDN as it is.
+    pub(crate) fn relieve(&mut self, child: PeerId, parent: PeerId, now: Duration) -> bool {
+        let mut moves = false;
         for (node, above) in self.node_pairs(child, parent) {
             let record = self.node(node);
-            if record.source == Place::Under(above) && record.former.is_none() {
-                let to = self.find_slot(node).map_or(Place::Cdn, Place::Under);
-                self.move_to(node, to, false, now);
+            let settled = record.former.is_none() && record.hold_until <= now;
+            if record.source == Place::Under(above)
+                && settled
+                && let Some(slot) = self.find_slot(node)
+            {
+                self.move_to(node, Place::Under(slot), false, now);
+                self.hold(node, now + BREATH_AFTER_RELIEF);
+                moves = true;
             }
         }
+        moves
     }
 
     pub(super) fn evict(&mut self, child: NodeRef, now: Duration) {

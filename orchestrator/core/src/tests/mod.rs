@@ -1,6 +1,9 @@
 //! The engine as a whole: rules in tables, then random events against simpler models.
 
+mod accusations;
 mod convergence;
+mod effects;
 mod random;
+mod returning;
 mod rules;
 mod world;
