@@ -3,7 +3,9 @@
 use core::time::Duration;
 use std::time::SystemTime;
 
-use espalier_token::{Claims, IssuerKey, KeyError, VerifierKey, VerifyError, issue, verify, verify_late};
+use espalier_token::{
+    Claims, IssuerKey, KeyError, VerifierKey, VerifyError, issue, verify, verify_late,
+};
 
 // Keys made for this test alone.
 const ED_PRIVATE: &str = include_str!("keys/ed25519.pem");
@@ -107,7 +109,10 @@ fn time_audience_and_form_are_checked() {
     )
     .unwrap();
     assert_eq!(verify(&keys, &expired), Err(VerifyError::Expired));
-    assert_eq!(verify_late(&keys, &expired, Duration::from_secs(60)), Err(VerifyError::Expired));
+    assert_eq!(
+        verify_late(&keys, &expired, Duration::from_secs(60)),
+        Err(VerifyError::Expired)
+    );
     assert!(verify_late(&keys, &expired, Duration::from_secs(3600)).is_ok());
 
     let sign = |body: &str| {

@@ -22,12 +22,18 @@ pub(crate) struct Access {
 
 impl Access {
     pub(crate) fn new(api_tokens: ApiTokens, viewer_keys: Vec<VerifierKey>) -> Self {
-        Self { api_tokens, viewer_keys }
+        Self {
+            api_tokens,
+            viewer_keys,
+        }
     }
 
     /// Admits whoever shows an API token.
     pub(crate) fn api(&self, metadata: &MetadataMap) -> Result<(), AccessError> {
-        let name = self.api_tokens.name_of(bearer(metadata)?).ok_or(AccessError::Unknown)?;
+        let name = self
+            .api_tokens
+            .name_of(bearer(metadata)?)
+            .ok_or(AccessError::Unknown)?;
         tracing::trace!(token = name, "an API token was shown");
         Ok(())
     }
@@ -47,7 +53,11 @@ impl Access {
             verify(&self.viewer_keys, token)
         };
         let claims = claims.map_err(AccessError::Viewer)?;
-        if claims.channel == channel { Ok(claims) } else { Err(AccessError::OtherChannel) }
+        if claims.channel == channel {
+            Ok(claims)
+        } else {
+            Err(AccessError::OtherChannel)
+        }
     }
 
     /// Admits whoever may read a channel's statements: its viewers, and holders of API tokens.
@@ -63,5 +73,9 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, AccessError> {
     let value = metadata.get("authorization").ok_or(AccessError::Missing)?;
     let text = value.to_str().map_err(|_| AccessError::Unknown)?;
     let (scheme, token) = text.split_once(' ').ok_or(AccessError::Missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(AccessError::Missing) }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim())
+    } else {
+        Err(AccessError::Missing)
+    }
 }

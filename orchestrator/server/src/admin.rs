@@ -43,9 +43,17 @@ async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
         .directory
         .all()
         .iter()
-        .map(|channel| (channel.id.to_string(), channel.handle.watch().borrow().audience))
+        .map(|channel| {
+            (
+                channel.id.to_string(),
+                channel.handle.watch().borrow().audience,
+            )
+        })
         .collect();
     metrics::observe(&audiences);
     admin.metrics.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        admin.metrics.render(),
+    )
 }

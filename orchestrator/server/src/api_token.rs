@@ -24,26 +24,32 @@ impl TokenHash {
     /// Hashes a token.
     #[must_use]
     pub fn of(name: &str, token: &str) -> Self {
-        Self { name: name.to_owned(), sha256: Sha256::digest(token.as_bytes()).into() }
+        Self {
+            name: name.to_owned(),
+            sha256: Sha256::digest(token.as_bytes()).into(),
+        }
     }
 }
 
 /// The API tokens that a node accepts.
 #[derive(Debug, Clone, Default)]
-pub struct ApiTokens(Vec<TokenHash>);
+pub(crate) struct ApiTokens(Vec<TokenHash>);
 
 impl ApiTokens {
     /// Accepts exactly these.
     #[must_use]
-    pub fn new(tokens: Vec<TokenHash>) -> Self {
+    pub(crate) fn new(tokens: Vec<TokenHash>) -> Self {
         Self(tokens)
     }
 
     /// Returns the name of the token whose text this is.
     #[must_use]
-    pub fn name_of(&self, token: &str) -> Option<&str> {
+    pub(crate) fn name_of(&self, token: &str) -> Option<&str> {
         let hash = TokenHash::of("", token).sha256;
-        self.0.iter().find(|known| same(&known.sha256, &hash)).map(|known| known.name.as_str())
+        self.0
+            .iter()
+            .find(|known| same(&known.sha256, &hash))
+            .map(|known| known.name.as_str())
     }
 }
 
@@ -57,15 +63,21 @@ fn same(left: &[u8; 32], right: &[u8; 32]) -> bool {
 ///
 /// # Errors
 /// One text for each line that cannot be understood, or one for the file.
-pub fn read_token_file(path: &Path) -> Result<Vec<TokenHash>, Vec<String>> {
+pub(crate) fn read_token_file(path: &Path) -> Result<Vec<TokenHash>, Vec<String>> {
     let text = fs::read_to_string(path)
         .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
-    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim()));
     let parsed = lines
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(|(number, line)| {
             parse_line(line).ok_or_else(|| {
-                format!("{} line {number}: expected `NAME SHA256-OF-THE-TOKEN`", path.display())
+                format!(
+                    "{} line {number}: expected `NAME SHA256-OF-THE-TOKEN`",
+                    path.display()
+                )
             })
         });
     let (good, bad): (Vec<_>, Vec<_>) = parsed.partition(Result::is_ok);
@@ -79,8 +91,15 @@ pub fn read_token_file(path: &Path) -> Result<Vec<TokenHash>, Vec<String>> {
 fn parse_line(line: &str) -> Option<TokenHash> {
     let (name, hash) = line.split_once(char::is_whitespace)?;
     let hash = hash.trim();
-    let bytes = if hash.len() == 64 { from_hex(hash)? } else { URL_SAFE_NO_PAD.decode(hash).ok()? };
-    Some(TokenHash { name: name.to_owned(), sha256: bytes.try_into().ok()? })
+    let bytes = if hash.len() == 64 {
+        from_hex(hash)?
+    } else {
+        URL_SAFE_NO_PAD.decode(hash).ok()?
+    };
+    Some(TokenHash {
+        name: name.to_owned(),
+        sha256: bytes.try_into().ok()?,
+    })
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -109,11 +128,21 @@ mod tests {
     fn a_token_file_is_read_and_every_bad_line_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
-        let hash: String =
-            TokenHash::of("", "one").sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash: String = TokenHash::of("", "one")
+            .sha256
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         fs::write(&path, format!("# ours\n\nci {hash}\n")).unwrap();
-        assert_eq!(read_token_file(&path).unwrap(), [TokenHash::of("ci", "one")]);
-        fs::write(&path, format!("ci {hash}\nnonsense\nci 12\nci {}\n", "é".repeat(32))).unwrap();
+        assert_eq!(
+            read_token_file(&path).unwrap(),
+            [TokenHash::of("ci", "one")]
+        );
+        fs::write(
+            &path,
+            format!("ci {hash}\nnonsense\nci 12\nci {}\n", "é".repeat(32)),
+        )
+        .unwrap();
         let problems = read_token_file(&path).unwrap_err();
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems[0].contains("line 2"), "{problems:?}");

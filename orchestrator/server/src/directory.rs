@@ -92,7 +92,13 @@ pub enum LoadError {
 
 impl Directory {
     pub(crate) fn new(store: ChannelStore, arbiters: Arbiters, limits: Limits) -> Self {
-        Self { channels: RwLock::default(), changing: Mutex::default(), store, arbiters, limits }
+        Self {
+            channels: RwLock::default(),
+            changing: Mutex::default(),
+            store,
+            arbiters,
+            limits,
+        }
     }
 
     /// Starts every channel that is on disk.
@@ -115,10 +121,16 @@ impl Directory {
 
     /// Returns up to `count` channels in the order of their ids, from behind `after` on, and whether there
     /// are more.
-    pub(crate) fn page(&self, after: Option<&ChannelId>, count: usize) -> (Vec<Arc<Channel>>, bool) {
+    pub(crate) fn page(
+        &self,
+        after: Option<&ChannelId>,
+        count: usize,
+    ) -> (Vec<Arc<Channel>>, bool) {
         let channels = self.read();
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.clone()));
-        let mut rest = channels.range((from, Bound::Unbounded)).map(|(_, channel)| Arc::clone(channel));
+        let mut rest = channels
+            .range((from, Bound::Unbounded))
+            .map(|(_, channel)| Arc::clone(channel));
         let page = rest.by_ref().take(count).collect();
         (page, rest.next().is_some())
     }
@@ -144,7 +156,9 @@ impl Directory {
             return same_or_conflict(existing, &wanted);
         }
         if self.read().len() >= self.limits.max_channels {
-            return Err(ChannelError::TooMany { limit: self.limits.max_channels });
+            return Err(ChannelError::TooMany {
+                limit: self.limits.max_channels,
+            });
         }
         let wanted_id = wanted.id.clone();
         let record = new_record(wanted, signing);
@@ -181,7 +195,10 @@ impl Directory {
         let (store, kept) = (self.store.clone(), record.clone());
         on_disk(move || store.update(&kept)).await?;
         channel.record.send_replace(record);
-        channel.handle.tell(ChannelEvent::PolicyChanged { policy: checked }).await?;
+        channel
+            .handle
+            .tell(ChannelEvent::PolicyChanged { policy: checked })
+            .await?;
         Ok(channel)
     }
 
@@ -194,7 +211,9 @@ impl Directory {
         on_disk(move || store.delete(&name)).await?;
         self.write().remove(&channel.id);
         let deleted = v1::notice::Kind::ChannelDeleted(v1::ChannelDeleted {});
-        channel.board.broadcast(&v1::Notice { kind: Some(deleted) });
+        channel.board.broadcast(v1::Notice {
+            kind: Some(deleted),
+        });
         channel.end().await;
         tracing::info!(channel = id, "channel deleted");
         Ok(())
@@ -209,13 +228,23 @@ impl Directory {
     }
 
     async fn start(&self, record: ChannelRecord, recovering: bool) -> Result<Channel, LoadError> {
-        let id: ChannelId =
-            record.id.parse().map_err(|_| LoadError::Id(record.id.clone()))?;
-        let policy = Policy::validate(&translate::policy_draft(&record.policy))
-            .map_err(|source| LoadError::Policy { channel: record.id.clone(), source })?;
+        let id: ChannelId = record
+            .id
+            .parse()
+            .map_err(|_| LoadError::Id(record.id.clone()))?;
+        let policy =
+            Policy::validate(&translate::policy_draft(&record.policy)).map_err(|source| {
+                LoadError::Policy {
+                    channel: record.id.clone(),
+                    source,
+                }
+            })?;
         let signer = signing::start(&record, &self.store)
             .await
-            .map_err(|source| LoadError::Signing { channel: record.id.clone(), source })?;
+            .map_err(|source| LoadError::Signing {
+                channel: record.id.clone(),
+                source,
+            })?;
         let (store, name) = (self.store.clone(), record.id.clone());
         let term = on_disk(move || store.next_term(&name)).await?;
         let start = Start {
@@ -244,7 +273,8 @@ impl Directory {
 
     fn insert(&self, channel: Channel) -> Arc<Channel> {
         let channel = Arc::new(channel);
-        self.write().insert(channel.id.clone(), Arc::clone(&channel));
+        self.write()
+            .insert(channel.id.clone(), Arc::clone(&channel));
         channel
     }
 
@@ -254,13 +284,17 @@ impl Directory {
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ChannelId, Arc<Channel>>> {
-        self.channels.write().unwrap_or_else(PoisonError::into_inner)
+        self.channels
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SignerLookup for Directory {
     fn signer(&self, channel: &str) -> Option<SignerHandle> {
-        self.find(channel).ok().map(|channel| channel.signer.clone())
+        self.find(channel)
+            .ok()
+            .map(|channel| channel.signer.clone())
     }
 }
 
@@ -287,7 +321,10 @@ impl Channel {
     fn spawn_tasks(&self, store: &ChannelStore) {
         let board = Arc::clone(&self.board);
         self.spawn(async move { board.expire_signals().await });
-        self.spawn(signing::feed_engine(self.signer.clone(), self.handle.clone()));
+        self.spawn(signing::feed_engine(
+            self.signer.clone(),
+            self.handle.clone(),
+        ));
         let id = self.id.to_string();
         self.spawn(signing::keep_state(self.signer.clone(), store.clone(), id));
     }
@@ -325,7 +362,11 @@ fn same_or_conflict(existing: Arc<Channel>, wanted: &Wanted) -> Result<Arc<Chann
             && record.signer_uri == wanted.signer_uri
             && record.policy == wanted.policy
     };
-    if same { Ok(existing) } else { Err(ChannelError::Exists(wanted.id.to_string())) }
+    if same {
+        Ok(existing)
+    } else {
+        Err(ChannelError::Exists(wanted.id.to_string()))
+    }
 }
 
 fn check_etag(record: &ChannelRecord, etag: &str) -> Result<(), ChannelError> {
@@ -336,7 +377,9 @@ fn check_etag(record: &ChannelRecord, etag: &str) -> Result<(), ChannelError> {
 }
 
 fn new_record(wanted: Wanted, signing: SigningRecord) -> ChannelRecord {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     ChannelRecord {
         id: wanted.id.to_string(),
         origin_uri: wanted.origin_uri,
@@ -355,7 +398,10 @@ fn new_etag() -> String {
 
 fn thumbprint(key: &[u8; 32]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(key)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn start_failed(error: LoadError) -> ChannelError {
@@ -363,7 +409,10 @@ fn start_failed(error: LoadError) -> ChannelError {
         LoadError::Store(error) => ChannelError::Store(error),
         LoadError::Policy { .. } | LoadError::Id(_) | LoadError::Signing { .. } => {
             let problem = crate::error_chain(&error);
-            ChannelError::Invalid(vec![Violation { field: "channel".to_owned(), problem }])
+            ChannelError::Invalid(vec![Violation {
+                field: "channel".to_owned(),
+                problem,
+            }])
         }
     }
 }

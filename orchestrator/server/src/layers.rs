@@ -46,7 +46,9 @@ impl GateLayer {
             calls: Arc::new(Semaphore::new(limits.max_concurrent_calls)),
             timeout: limits.call_timeout,
         };
-        Self { gate: Arc::new(gate) }
+        Self {
+            gate: Arc::new(gate),
+        }
     }
 
     /// Forgets addresses that have been quiet, for as long as the future is polled.
@@ -62,7 +64,9 @@ impl GateLayer {
 
 impl Gate {
     fn check_rate<B>(&self, request: &Request<B>) -> Result<(), Status> {
-        let Some(address) = address(request) else { return Ok(()) };
+        let Some(address) = address(request) else {
+            return Ok(());
+        };
         self.rates.check_key(&address).map_err(|refused| {
             metrics::call_refused("rate");
             status::too_many_calls(refused.wait_time_from(self.clock.now()))
@@ -72,8 +76,15 @@ impl Gate {
 
 fn address<B>(request: &Request<B>) -> Option<IpAddr> {
     let extensions = request.extensions();
-    let plain = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    let tls = || extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?.get_ref().remote_addr();
+    let plain = extensions
+        .get::<TcpConnectInfo>()
+        .and_then(TcpConnectInfo::remote_addr);
+    let tls = || {
+        extensions
+            .get::<TlsConnectInfo<TcpConnectInfo>>()?
+            .get_ref()
+            .remote_addr()
+    };
     plain.or_else(tls).map(|address| address.ip())
 }
 
@@ -81,7 +92,10 @@ impl<S> Layer<S> for GateLayer {
     type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GateService { gate: Arc::clone(&self.gate), inner }
+        GateService {
+            gate: Arc::clone(&self.gate),
+            inner,
+        }
     }
 }
 
@@ -152,19 +166,41 @@ mod tests {
 
     #[tokio::test]
     async fn calls_over_the_rate_or_the_number_or_the_time_are_refused_with_a_status() {
-        let limits = Limits { calls_per_second_per_address: 1, ..Limits::default() };
+        let limits = Limits {
+            calls_per_second_per_address: 1,
+            ..Limits::default()
+        };
         let layer = GateLayer::new(&limits);
         assert_eq!(answer(&layer, Duration::ZERO).await, Code::Ok);
-        assert_eq!(answer(&layer, Duration::ZERO).await, Code::Ok, "a burst is allowed");
-        assert_eq!(answer(&layer, Duration::ZERO).await, Code::ResourceExhausted);
+        assert_eq!(
+            answer(&layer, Duration::ZERO).await,
+            Code::Ok,
+            "a burst is allowed"
+        );
+        assert_eq!(
+            answer(&layer, Duration::ZERO).await,
+            Code::ResourceExhausted
+        );
 
-        let limits = Limits { call_timeout: Duration::from_millis(10), ..Limits::default() };
+        let limits = Limits {
+            call_timeout: Duration::from_millis(10),
+            ..Limits::default()
+        };
         let slow = Duration::from_secs(3600);
-        assert_eq!(answer(&GateLayer::new(&limits), slow).await, Code::DeadlineExceeded);
+        assert_eq!(
+            answer(&GateLayer::new(&limits), slow).await,
+            Code::DeadlineExceeded
+        );
 
-        let layer = GateLayer::new(&Limits { max_concurrent_calls: 1, ..Limits::default() });
+        let layer = GateLayer::new(&Limits {
+            max_concurrent_calls: 1,
+            ..Limits::default()
+        });
         let held = Arc::clone(&layer.gate.calls).try_acquire_owned().unwrap();
-        assert_eq!(answer(&layer, Duration::ZERO).await, Code::ResourceExhausted);
+        assert_eq!(
+            answer(&layer, Duration::ZERO).await,
+            Code::ResourceExhausted
+        );
         drop(held);
         assert_eq!(answer(&layer, Duration::ZERO).await, Code::Ok);
     }

@@ -55,7 +55,9 @@ async fn program(args: Args) -> Result<(), Failure> {
     let config = configuration(&args)?;
     // Caught from here on, so that a signal during the start is not lost.
     let asked_to_end = shutdown();
-    let node = Node::start(config).await.map_err(|error| start_failure(&error))?;
+    let node = Node::start(config)
+        .await
+        .map_err(|error| start_failure(&error))?;
     announce("ESPALIER_ENDPOINT", node.endpoint());
     if let Some(token) = node.admin_token() {
         announce("ESPALIER_TOKEN", token);

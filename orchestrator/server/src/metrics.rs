@@ -40,17 +40,32 @@ fn describe() {
     describe_gauge!(SESSIONS, "Open peer sessions");
     describe_counter!(SESSIONS_OPENED, "Peer sessions opened");
     describe_counter!(LAGGARDS, "Sessions dropped because the peer did not read");
-    describe_counter!(REPORTS_DROPPED, "Reports dropped because a channel was busy");
-    describe_counter!(EVENTS_DROPPED, "Events dropped because two engines panicked at them");
+    describe_counter!(
+        REPORTS_DROPPED,
+        "Reports dropped because a channel was busy"
+    );
+    describe_counter!(
+        EVENTS_DROPPED,
+        "Events dropped because two engines panicked at them"
+    );
     describe_counter!(ENGINES, "Channel engines replaced after a panic");
-    describe_counter!(REFUSED, "Calls refused before they were looked at, by reason");
+    describe_counter!(
+        REFUSED,
+        "Calls refused before they were looked at, by reason"
+    );
     describe_gauge!(CHANNELS, "Channels");
     describe_gauge!(PEERS, "Peers in a channel");
     describe_gauge!(ROOTS, "Peers of a channel that the CDN feeds");
     describe_gauge!(DEPTH, "Depth of a channel's deepest tree");
     describe_gauge!(OFFLOAD, "1 - CDN bytes / all bytes, over ten seconds");
-    describe_gauge!(CDN_BYTES, "Media bytes that a channel's peers took from the CDN");
-    describe_gauge!(PEER_BYTES, "Media bytes that a channel's peers took from peers");
+    describe_gauge!(
+        CDN_BYTES,
+        "Media bytes that a channel's peers took from the CDN"
+    );
+    describe_gauge!(
+        PEER_BYTES,
+        "Media bytes that a channel's peers took from peers"
+    );
     describe_gauge!(STALLS, "Stalls that a channel's peers reported");
 }
 
@@ -95,7 +110,8 @@ pub(crate) fn call_refused(reason: &'static str) {
 pub(crate) fn observe(channels: &[(String, espalier_orchestrator_core::Audience)]) {
     gauge!(CHANNELS).set(count(channels.len()));
     for (channel, audience) in channels {
-        let set = |name: &'static str, value: f64| gauge!(name, "channel" => channel.clone()).set(value);
+        let set =
+            |name: &'static str, value: f64| gauge!(name, "channel" => channel.clone()).set(value);
         set(PEERS, f64::from(audience.peers));
         set(ROOTS, f64::from(audience.roots));
         set(DEPTH, f64::from(audience.max_depth));
@@ -110,7 +126,10 @@ fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::MAX, f64::from)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "Prometheus has only doubles: exact up to 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus has only doubles: exact up to 2^53"
+)]
 fn bytes(number: u64) -> f64 {
     number as f64
 }

@@ -131,16 +131,38 @@ impl Node {
         let ready = Arc::new(AtomicBool::new(true));
         let admin_token = secrets.admin_token.clone();
         let tls = config.tls.is_some();
-        let shared = Serving { directory: &directory, health: &health, stopping: &stopping };
+        let shared = Serving {
+            directory: &directory,
+            health: &health,
+            stopping: &stopping,
+        };
         let public = serve(config, secrets, incoming, &shared).await?;
         let mut servers = vec![public];
         if let Some(listener) = admin_listener {
             let directory = Arc::clone(&directory);
-            let admin = Admin { directory, ready: Arc::clone(&ready), metrics: metrics::install() };
+            let admin = Admin {
+                directory,
+                ready: Arc::clone(&ready),
+                metrics: metrics::install(),
+            };
             servers.push(serve_admin(listener, admin, stopping.clone()));
         }
-        let running = Running { directory, health, ready, stopping, servers, _data: data };
-        Ok(Self { address, admin_address, tls, admin_token, running, _temporary: temporary })
+        let running = Running {
+            directory,
+            health,
+            ready,
+            stopping,
+            servers,
+            _data: data,
+        };
+        Ok(Self {
+            address,
+            admin_address,
+            tls,
+            admin_token,
+            running,
+            _temporary: temporary,
+        })
     }
 
     /// Where peers and the API are served.
@@ -161,7 +183,7 @@ impl Node {
         let ip = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ip => ip,
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
         };
         let scheme = if self.tls { "https" } else { "http" };
         format!("{scheme}://{}", SocketAddr::new(ip, self.address.port()))
@@ -176,13 +198,20 @@ impl Node {
     /// Ends in order: tells peers to go elsewhere, ends their sessions, the signers, the actors, the
     /// listeners; removes temporary data.
     pub async fn shutdown(self) {
-        let Running { directory, health, ready, stopping, servers, _data } = self.running;
+        let Running {
+            directory,
+            health,
+            ready,
+            stopping,
+            servers,
+            _data,
+        } = self.running;
         ready.store(false, Ordering::Relaxed);
         set_serving(&health, false).await;
         let within_ms = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
         let drain = v1::notice::Kind::Drain(v1::Drain { within_ms });
         for channel in directory.all() {
-            channel.board.broadcast(&v1::Notice { kind: Some(drain.clone()) });
+            channel.board.broadcast(v1::Notice { kind: Some(drain) });
         }
         directory.stop().await;
         stopping.cancel();
@@ -199,8 +228,10 @@ fn data_path(config: &NodeConfig) -> Result<(PathBuf, Option<TempDir>), StartErr
     if let Some(path) = &config.data_dir {
         return Ok((path.clone(), None));
     }
-    let temporary =
-        tempfile::Builder::new().prefix("espalier-dev-").tempdir().map_err(StartError::Temporary)?;
+    let temporary = tempfile::Builder::new()
+        .prefix("espalier-dev-")
+        .tempdir()
+        .map_err(StartError::Temporary)?;
     Ok((temporary.path().to_owned(), Some(temporary)))
 }
 
@@ -211,15 +242,21 @@ fn listen(address: SocketAddr) -> Result<TcpIncoming, StartError> {
 }
 
 fn local_address(incoming: &TcpIncoming, address: SocketAddr) -> Result<SocketAddr, StartError> {
-    incoming.local_addr().map_err(|source| StartError::Listen { address, source })
+    incoming
+        .local_addr()
+        .map_err(|source| StartError::Listen { address, source })
 }
 
 async fn bind_admin(
     address: Option<SocketAddr>,
 ) -> Result<Option<tokio::net::TcpListener>, StartError> {
-    let Some(address) = address else { return Ok(None) };
+    let Some(address) = address else {
+        return Ok(None);
+    };
     let bound = tokio::net::TcpListener::bind(address).await;
-    bound.map(Some).map_err(|source| StartError::Listen { address, source })
+    bound
+        .map(Some)
+        .map_err(|source| StartError::Listen { address, source })
 }
 
 fn serve_admin(
@@ -278,7 +315,10 @@ async fn serve(
     });
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {
-            tracing::error!(error = crate::error_chain(&error), "the public listener failed");
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "the public listener failed"
+            );
         }
     }))
 }
@@ -292,7 +332,11 @@ fn routes(
     let issuer = issuer_key(&secrets)?;
     let own_key = VerifierKey::from_ed25519(&secrets.issuer_key.verifying_key().to_bytes());
     let viewer_keys = std::iter::once(own_key).chain(config.issuers).collect();
-    let api_tokens = secrets.api_tokens.into_iter().chain(config.api_tokens).collect();
+    let api_tokens = secrets
+        .api_tokens
+        .into_iter()
+        .chain(config.api_tokens)
+        .collect();
     let access = Arc::new(Access::new(ApiTokens::new(api_tokens), viewer_keys));
 
     let channels = ChannelServiceServer::new(ChannelApi::new(Arc::clone(directory), issuer))

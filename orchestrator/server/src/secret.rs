@@ -34,6 +34,8 @@ pub(crate) mod base64_32 {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(from)?;
         let bytes = URL_SAFE_NO_PAD.decode(&text).map_err(D::Error::custom)?;
-        bytes.try_into().map_err(|_| D::Error::custom("not 32 bytes"))
+        bytes
+            .try_into()
+            .map_err(|_| D::Error::custom("not 32 bytes"))
     }
 }

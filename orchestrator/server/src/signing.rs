@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use espalier_media::{KeyError, MasterHeader, PublicKey, StatementKey, Track, TrackKind};
 use espalier_orchestrator_core::{ChannelEvent, TrackIndex, TrackInfo};
 use espalier_signer::{
-    RemoteConfig, RemoteError, RemoteSigner, Signer, SignerConfig, SignerHandle, SignerStatus, StartError,
+    RemoteConfig, RemoteError, RemoteSigner, Signer, SignerConfig, SignerHandle, SignerStatus,
+    StartError,
 };
 
 use crate::channel::ChannelHandle;
@@ -45,7 +46,9 @@ pub(crate) async fn start(
     match &record.signing {
         SigningRecord::Own(seed) => {
             let (store, id) = (store.clone(), record.id.clone());
-            let state = on_disk(move || store.signer_state(&id)).await?.unwrap_or_default();
+            let state = on_disk(move || store.signer_state(&id))
+                .await?
+                .unwrap_or_default();
             Ok(Signer::start(SignerConfig {
                 origin_uri: record.origin_uri.clone(),
                 key: StatementKey::from_seed(seed),
@@ -53,8 +56,10 @@ pub(crate) async fn start(
             })?)
         }
         SigningRecord::Remote(keys) => {
-            let keys: Result<Vec<_>, _> =
-                keys.iter().map(|key| PublicKey::from_bytes(&key.0)).collect();
+            let keys: Result<Vec<_>, _> = keys
+                .iter()
+                .map(|key| PublicKey::from_bytes(&key.0))
+                .collect();
             Ok(RemoteSigner::connect(RemoteConfig {
                 endpoint: record.signer_uri.clone().unwrap_or_default(),
                 channel: record.id.clone(),
@@ -74,19 +79,36 @@ pub(crate) async fn pin(
     channel: &str,
     origin_uri: &str,
 ) -> Result<Vec<PublicKeyRecord>, ChannelError> {
-    let info = RemoteSigner::describe(uri, channel).await.map_err(|error| {
-        let problem = crate::error_chain(&error);
-        ChannelError::SignerUnreachable { uri: uri.to_owned(), problem }
-    })?;
+    let info = RemoteSigner::describe(uri, channel)
+        .await
+        .map_err(|error| {
+            let problem = crate::error_chain(&error);
+            ChannelError::SignerUnreachable {
+                uri: uri.to_owned(),
+                problem,
+            }
+        })?;
     if info.keys.is_empty() {
         let problem = "has no key to sign with".to_owned();
-        return Err(ChannelError::SignerUnfit { uri: uri.to_owned(), problem });
+        return Err(ChannelError::SignerUnfit {
+            uri: uri.to_owned(),
+            problem,
+        });
     }
     if info.origin_uri != origin_uri {
         // The signer may reach the same origin under another name, beside the packager.
-        tracing::warn!(channel, signer = info.origin_uri, origin_uri, "the signer names another origin");
+        tracing::warn!(
+            channel,
+            signer = info.origin_uri,
+            origin_uri,
+            "the signer names another origin"
+        );
     }
-    Ok(info.keys.into_iter().map(|key| PublicKeyRecord(key.to_bytes())).collect())
+    Ok(info
+        .keys
+        .into_iter()
+        .map(|key| PublicKeyRecord(key.to_bytes()))
+        .collect())
 }
 
 /// Tells the engine of tracks and rates as they change, until the signer stops.
@@ -95,7 +117,10 @@ pub(crate) async fn feed_engine(signer: SignerHandle, channel: ChannelHandle) {
     let mut told: Vec<TrackInfo> = Vec::new();
     loop {
         let now = status.borrow_and_update().clone();
-        let tracks = signer.master().map(|master| track_infos(&master, &now)).unwrap_or_default();
+        let tracks = signer
+            .master()
+            .map(|master| track_infos(&master, &now))
+            .unwrap_or_default();
         for event in changes(&told, &tracks) {
             if channel.tell(event).await.is_err() {
                 return;
@@ -122,7 +147,11 @@ pub(crate) async fn keep_state(signer: SignerHandle, store: ChannelStore, id: St
             move || store.save_signer_state(&id, &now)
         });
         if let Err(error) = saved.await {
-            tracing::error!(channel = id, error = crate::error_chain(&error), "the signer's state was not kept");
+            tracing::error!(
+                channel = id,
+                error = crate::error_chain(&error),
+                "the signer's state was not kept"
+            );
         }
     }
 }
@@ -130,13 +159,20 @@ pub(crate) async fn keep_state(signer: SignerHandle, store: ChannelStore, id: St
 fn track_infos(master: &MasterHeader, status: &SignerStatus) -> Vec<TrackInfo> {
     let defaults = default_tracks(master);
     let info = |track: &Track| {
-        let measured = status.tracks.iter().find(|known| known.index == track.index);
+        let measured = status
+            .tracks
+            .iter()
+            .find(|known| known.index == track.index);
         let measured = measured.map_or(0, |known| known.rate_bps);
         Some(TrackInfo {
             index: TrackIndex(track.index.0),
             name: track.name.parse().ok()?,
             // Until three segments have been seen, what the origin promises is the better guess.
-            rate_bps: if measured == 0 { track.bandwidth_bps } else { measured },
+            rate_bps: if measured == 0 {
+                track.bandwidth_bps
+            } else {
+                measured
+            },
             default: defaults.contains(&track.index),
         })
     };
@@ -145,15 +181,29 @@ fn track_infos(master: &MasterHeader, status: &SignerStatus) -> Vec<TrackInfo> {
 
 /// The first variant, and of each group that plays with it the default rendition, or else the first.
 fn default_tracks(master: &MasterHeader) -> BTreeSet<espalier_media::TrackIndex> {
-    let variant = master.tracks.iter().find(|track| track.kind == TrackKind::Variant);
-    let Some(variant) = variant.or(master.tracks.first()) else { return BTreeSet::new() };
-    let rendition = |group: &String| {
-        let of_group = || master.tracks.iter().filter(move |track| {
-            track.kind != TrackKind::Variant && track.group == *group
-        });
-        of_group().find(|track| track.default_rendition).or_else(|| of_group().next())
+    let variant = master
+        .tracks
+        .iter()
+        .find(|track| track.kind == TrackKind::Variant);
+    let Some(variant) = variant.or(master.tracks.first()) else {
+        return BTreeSet::new();
     };
-    let beside = variant.plays_with.iter().filter_map(rendition).map(|track| track.index);
+    let rendition = |group: &String| {
+        let of_group = || {
+            master
+                .tracks
+                .iter()
+                .filter(move |track| track.kind != TrackKind::Variant && track.group == *group)
+        };
+        of_group()
+            .find(|track| track.default_rendition)
+            .or_else(|| of_group().next())
+    };
+    let beside = variant
+        .plays_with
+        .iter()
+        .filter_map(rendition)
+        .map(|track| track.index);
     std::iter::once(variant.index).chain(beside).collect()
 }
 
@@ -164,13 +214,18 @@ fn changes(before: &[TrackInfo], after: &[TrackInfo]) -> Vec<ChannelEvent> {
     }
     let shape = |track: &TrackInfo| (track.index, track.name.clone(), track.default);
     if !before.iter().map(shape).eq(after.iter().map(shape)) {
-        return vec![ChannelEvent::TracksChanged { tracks: after.to_vec() }];
+        return vec![ChannelEvent::TracksChanged {
+            tracks: after.to_vec(),
+        }];
     }
     before
         .iter()
         .zip(after)
         .filter(|(old, new)| old.rate_bps != new.rate_bps)
-        .map(|(_, new)| ChannelEvent::TrackRate { track: new.index, rate_bps: new.rate_bps })
+        .map(|(_, new)| ChannelEvent::TrackRate {
+            track: new.index,
+            rate_bps: new.rate_bps,
+        })
         .collect()
 }
 
@@ -194,12 +249,17 @@ mod tests {
         assert_eq!(changes(&before, &[]), []);
         assert_eq!(
             changes(&before, &[info(0, 1), info(1, 3)]),
-            [ChannelEvent::TrackRate { track: TrackIndex(1), rate_bps: 3 }]
+            [ChannelEvent::TrackRate {
+                track: TrackIndex(1),
+                rate_bps: 3
+            }]
         );
         for after in [vec![info(0, 1)], vec![info(0, 1), info(2, 2)]] {
             assert_eq!(
                 changes(&before, &after),
-                [ChannelEvent::TracksChanged { tracks: after.clone() }]
+                [ChannelEvent::TracksChanged {
+                    tracks: after.clone()
+                }]
             );
         }
     }

@@ -17,7 +17,7 @@ pub const ERROR_DOMAIN: &str = "espalier.v1";
 
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
+pub(crate) struct Violation {
     /// The field, as in the `.proto` files, with dots.
     pub field: String,
     /// What is wrong with it, as the end of a sentence.
@@ -26,7 +26,7 @@ pub struct Violation {
 
 /// Why a call on channels failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
+pub(crate) enum ChannelError {
     /// The request is wrong.
     #[error("the request has {} mistakes", .0.len())]
     Invalid(Vec<Violation>),
@@ -71,7 +71,7 @@ pub enum ChannelError {
 
 /// Why a session was refused, or ended.
 #[derive(Debug, thiserror::Error)]
-pub enum SessionError {
+pub(crate) enum SessionError {
     /// A message is wrong.
     #[error("the message has {} mistakes", .0.len())]
     Invalid(Vec<Violation>),
@@ -115,7 +115,7 @@ pub enum SessionError {
 
 /// Why a caller was not let in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AccessError {
+pub(crate) enum AccessError {
     /// No token came along.
     #[error("no token: send `authorization: Bearer TOKEN`")]
     Missing,
@@ -135,8 +135,12 @@ impl From<ChannelError> for Status {
         let message = error.to_string();
         match error {
             ChannelError::Invalid(violations) => invalid(violations),
-            ChannelError::NotFound(id) => resource(Code::NotFound, message, "CHANNEL_NOT_FOUND", &id),
-            ChannelError::Exists(id) => resource(Code::AlreadyExists, message, "CHANNEL_EXISTS", &id),
+            ChannelError::NotFound(id) => {
+                resource(Code::NotFound, message, "CHANNEL_NOT_FOUND", &id)
+            }
+            ChannelError::Exists(id) => {
+                resource(Code::AlreadyExists, message, "CHANNEL_EXISTS", &id)
+            }
             ChannelError::Changed(id) => resource(Code::Aborted, message, "ETAG_MISMATCH", &id),
             ChannelError::TooMany { limit } => quota("channels", message, limit),
             ChannelError::SignerUnreachable { uri, problem } => {
@@ -163,7 +167,9 @@ impl From<SessionError> for Status {
             SessionError::OutOfOrder(_) => {
                 Self::with_error_details(Code::InvalidArgument, message, info("OUT_OF_ORDER", []))
             }
-            SessionError::NoChannel(id) => resource(Code::NotFound, message, "CHANNEL_NOT_FOUND", &id),
+            SessionError::NoChannel(id) => {
+                resource(Code::NotFound, message, "CHANNEL_NOT_FOUND", &id)
+            }
             SessionError::Taken(peer) => {
                 let details = info("PEER_ATTACHED", [("peer", peer)]);
                 Self::with_error_details(Code::AlreadyExists, message, details)
@@ -209,8 +215,15 @@ impl From<HandleError> for Status {
         let message = error.to_string();
         let soon = Duration::from_secs(1);
         match error {
-            HandleError::Busy => retry(Code::ResourceExhausted, message, info("CHANNEL_BUSY", []), soon),
-            HandleError::Ended => retry(Code::Unavailable, message, info("CHANNEL_ENDED", []), soon),
+            HandleError::Busy => retry(
+                Code::ResourceExhausted,
+                message,
+                info("CHANNEL_BUSY", []),
+                soon,
+            ),
+            HandleError::Ended => {
+                retry(Code::Unavailable, message, info("CHANNEL_ENDED", []), soon)
+            }
         }
     }
 }
@@ -242,7 +255,12 @@ pub(crate) fn invalid(violations: Vec<Violation>) -> Status {
 /// RESOURCE_EXHAUSTED for a caller that sends more than it may.
 pub(crate) fn too_many_calls(wait: Duration) -> Status {
     let details = info("RATE_LIMIT", []);
-    retry(Code::ResourceExhausted, "too many calls from this address".to_owned(), details, wait)
+    retry(
+        Code::ResourceExhausted,
+        "too many calls from this address".to_owned(),
+        details,
+        wait,
+    )
 }
 
 /// RESOURCE_EXHAUSTED for a node that has as much to do as it may.
@@ -268,8 +286,10 @@ pub(crate) fn timed_out() -> Status {
 }
 
 fn info<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
-    let metadata: HashMap<String, String> =
-        metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let metadata: HashMap<String, String> = metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
     ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata)
 }
 
@@ -280,7 +300,12 @@ fn retry(code: Code, message: String, mut details: ErrorDetails, after: Duration
 
 fn resource(code: Code, message: String, reason: &str, id: &str) -> Status {
     let mut details = info(reason, [("channel", id.to_owned())]);
-    details.set_resource_info("espalier.v1/Channel", format!("channels/{id}"), "", message.clone());
+    details.set_resource_info(
+        "espalier.v1/Channel",
+        format!("channels/{id}"),
+        "",
+        message.clone(),
+    );
     Status::with_error_details(code, message, details)
 }
 

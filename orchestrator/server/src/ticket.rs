@@ -16,28 +16,40 @@ const LABEL: &[u8] = b"espalier.ticket.v1\0";
 
 /// Makes and checks resume tickets.
 #[derive(Clone)]
-pub struct TicketKey([u8; 32]);
+pub(crate) struct TicketKey([u8; 32]);
 
 impl TicketKey {
     /// Uses this key.
     #[must_use]
-    pub fn new(key: [u8; 32]) -> Self {
+    pub(crate) fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 
     /// Makes a ticket for `peer` in `channel` that holds for `lifetime` from `now`.
     #[must_use]
-    pub fn seal(&self, channel: &str, peer: u64, now: SystemTime, lifetime: Duration) -> Vec<u8> {
-        let expiry = seconds(now).saturating_add(lifetime.as_secs()).to_be_bytes();
+    pub(crate) fn seal(
+        &self,
+        channel: &str,
+        peer: u64,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Vec<u8> {
+        let expiry = seconds(now)
+            .saturating_add(lifetime.as_secs())
+            .to_be_bytes();
         let tag = self.mac(channel, peer, expiry).finalize().into_bytes();
         [&[VERSION][..], &expiry, &tag].concat()
     }
 
     /// Returns whether `ticket` was made by this key for this peer in this channel, and still holds.
     #[must_use]
-    pub fn admits(&self, ticket: &[u8], channel: &str, peer: u64, now: SystemTime) -> bool {
-        let Some((&VERSION, rest)) = ticket.split_first() else { return false };
-        let Some((expiry, tag)) = rest.split_first_chunk::<8>() else { return false };
+    pub(crate) fn admits(&self, ticket: &[u8], channel: &str, peer: u64, now: SystemTime) -> bool {
+        let Some((&VERSION, rest)) = ticket.split_first() else {
+            return false;
+        };
+        let Some((expiry, tag)) = rest.split_first_chunk::<8>() else {
+            return false;
+        };
         self.mac(channel, peer, *expiry).verify_slice(tag).is_ok()
             && u64::from_be_bytes(*expiry) > seconds(now)
     }
@@ -56,7 +68,9 @@ impl TicketKey {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
 }
 
 #[cfg(test)]
@@ -70,7 +84,10 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let ticket = key.seal("news", 7, now, hour);
         assert!(key.admits(&ticket, "news", 7, now));
-        assert!(TicketKey::new([1; 32]).admits(&ticket, "news", 7, now), "a restart changes nothing");
+        assert!(
+            TicketKey::new([1; 32]).admits(&ticket, "news", 7, now),
+            "a restart changes nothing"
+        );
         assert!(!key.admits(&ticket, "news", 7, now + hour), "expired");
         assert!(!key.admits(&ticket, "sport", 7, now));
         assert!(!key.admits(&ticket, "news", 8, now));

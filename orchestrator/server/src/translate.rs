@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use espalier_orchestrator_core as core_;
 use espalier_orchestrator_core::{
-    ChannelEvent, Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport, PeerRole,
-    PolicyDraft, Source, SourceReport, SourceState, TrackName,
+    ChannelEvent, Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport,
+    PeerRole, PolicyDraft, Source, SourceReport, SourceState, TrackName,
 };
 use espalier_proto::v1;
 
@@ -27,7 +27,10 @@ pub(crate) struct Faults(pub(crate) Vec<Violation>);
 
 impl Faults {
     pub(crate) fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), problem: problem.into() });
+        self.0.push(Violation {
+            field: field.into(),
+            problem: problem.into(),
+        });
     }
 
     pub(crate) fn parse<T: core::str::FromStr<Err = core_::IdError>>(
@@ -35,7 +38,9 @@ impl Faults {
         field: &str,
         text: &str,
     ) -> Option<T> {
-        text.parse().map_err(|error: core_::IdError| self.add(field, error.to_string())).ok()
+        text.parse()
+            .map_err(|error: core_::IdError| self.add(field, error.to_string()))
+            .ok()
     }
 
     pub(crate) fn result<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
@@ -73,9 +78,9 @@ pub(crate) fn tracks(faults: &mut Faults, field: &str, names: &[String]) -> Opti
 pub(crate) fn source(faults: &mut Faults, field: &str, source: &v1::Source) -> Option<Source> {
     match &source.kind {
         Some(v1::source::Kind::Cdn(_)) => Some(Source::Cdn),
-        Some(v1::source::Kind::Peer(peer)) => {
-            faults.parse(&format!("{field}.peer"), peer).map(Source::Peer)
-        }
+        Some(v1::source::Kind::Peer(peer)) => faults
+            .parse(&format!("{field}.peer"), peer)
+            .map(Source::Peer),
         None => {
             faults.add(field, "names neither a peer nor the CDN");
             None
@@ -83,11 +88,7 @@ pub(crate) fn source(faults: &mut Faults, field: &str, source: &v1::Source) -> O
     }
 }
 
-fn required_source(
-    faults: &mut Faults,
-    field: &str,
-    given: Option<&v1::Source>,
-) -> Option<Source> {
+fn required_source(faults: &mut Faults, field: &str, given: Option<&v1::Source>) -> Option<Source> {
     let Some(given) = given else {
         faults.add(field, "is missing");
         return None;
@@ -115,7 +116,10 @@ pub(crate) fn held(
 fn held_edge(faults: &mut Faults, field: &str, edge: &v1::HeldEdge) -> Option<core_::HeldEdge> {
     let track = faults.parse(&format!("{field}.track"), &edge.track);
     let from = required_source(faults, &format!("{field}.source"), edge.source.as_ref());
-    let standby = edge.standby.as_ref().filter(|standby| standby.kind.is_some());
+    let standby = edge
+        .standby
+        .as_ref()
+        .filter(|standby| standby.kind.is_some());
     let standby = standby.map(|standby| source(faults, &format!("{field}.standby"), standby));
     if edge.children.len() > MAX_HELD_CHILDREN {
         faults.add(format!("{field}.children"), "names too many children");
@@ -127,14 +131,26 @@ fn held_edge(faults: &mut Faults, field: &str, edge: &v1::HeldEdge) -> Option<co
         .enumerate()
         .map(|(index, child)| faults.parse(&format!("{field}.children[{index}]"), child))
         .collect();
-    Some(core_::HeldEdge { track: track?, source: from?, standby: standby.flatten(), children: children? })
+    Some(core_::HeldEdge {
+        track: track?,
+        source: from?,
+        standby: standby.flatten(),
+        children: children?,
+    })
 }
 
 pub(crate) fn generation(given: v1::Generation) -> Generation {
-    Generation { incarnation: given.incarnation, term: given.term, index: given.index }
+    Generation {
+        incarnation: given.incarnation,
+        term: given.term,
+        index: given.index,
+    }
 }
 
-pub(crate) fn link_event(peer: PeerId, event: &v1::LinkEvent) -> Result<ChannelEvent, Vec<Violation>> {
+pub(crate) fn link_event(
+    peer: PeerId,
+    event: &v1::LinkEvent,
+) -> Result<ChannelEvent, Vec<Violation>> {
     let mut faults = Faults::default();
     let neighbour = faults.parse("link_event.neighbour", &event.neighbour);
     let state = match v1::LinkState::try_from(event.state) {
@@ -154,15 +170,25 @@ pub(crate) fn link_event(peer: PeerId, event: &v1::LinkEvent) -> Result<ChannelE
         faults.add("link_event.neighbour", "is the peer itself");
     }
     if event.detail.len() > MAX_DETAIL {
-        faults.add("link_event.detail", format!("is longer than {MAX_DETAIL} bytes"));
+        faults.add(
+            "link_event.detail",
+            format!("is longer than {MAX_DETAIL} bytes"),
+        );
     }
     let report = neighbour.zip(state);
-    faults
-        .result(report)
-        .map(|(neighbour, state)| ChannelEvent::Link(LinkReport { peer, neighbour, state }))
+    faults.result(report).map(|(neighbour, state)| {
+        ChannelEvent::Link(LinkReport {
+            peer,
+            neighbour,
+            state,
+        })
+    })
 }
 
-pub(crate) fn source_event(peer: PeerId, event: &v1::SourceEvent) -> Result<SourceReport, Vec<Violation>> {
+pub(crate) fn source_event(
+    peer: PeerId,
+    event: &v1::SourceEvent,
+) -> Result<SourceReport, Vec<Violation>> {
     let mut faults = Faults::default();
     let track = faults.parse("source_event.track", &event.track);
     let from = required_source(&mut faults, "source_event.source", event.source.as_ref());
@@ -182,13 +208,24 @@ pub(crate) fn source_event(peer: PeerId, event: &v1::SourceEvent) -> Result<Sour
     let parts = track.zip(from).zip(state);
     faults
         .result(parts)
-        .map(|((track, source), state)| SourceReport { peer, track, source, state, generation })
+        .map(|((track, source), state)| SourceReport {
+            peer,
+            track,
+            source,
+            state,
+            generation,
+        })
 }
 
-pub(crate) fn want_tracks(peer: PeerId, wanted: &v1::WantTracks) -> Result<ChannelEvent, Vec<Violation>> {
+pub(crate) fn want_tracks(
+    peer: PeerId,
+    wanted: &v1::WantTracks,
+) -> Result<ChannelEvent, Vec<Violation>> {
     let mut faults = Faults::default();
     let names = tracks(&mut faults, "want_tracks.tracks", &wanted.tracks);
-    faults.result(names).map(|tracks| ChannelEvent::WantTracks { peer, tracks })
+    faults
+        .result(names)
+        .map(|tracks| ChannelEvent::WantTracks { peer, tracks })
 }
 
 pub(crate) fn report(peer: PeerId, report: &v1::Report) -> ChannelEvent {
@@ -314,8 +351,15 @@ pub(crate) fn suspect_out(suspect: &crate::channel::SuspectView) -> v1::Suspect 
 pub(crate) fn finding_out(finding: &core_::Finding) -> v1::Finding {
     v1::Finding {
         invariant: finding.invariant.to_owned(),
-        peer: finding.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-        track: finding.track.as_ref().map(TrackName::to_string).unwrap_or_default(),
+        peer: finding
+            .peer
+            .map(|peer| peer.to_string())
+            .unwrap_or_default(),
+        track: finding
+            .track
+            .as_ref()
+            .map(TrackName::to_string)
+            .unwrap_or_default(),
         detail: finding.detail.clone(),
     }
 }

@@ -66,9 +66,14 @@ impl ChannelService for ChannelApi {
         let size = paging::size(request.page_size)?;
         let after = paging::after(&request.page_token)?;
         let (page, more) = self.directory.page(after.as_ref(), size);
-        let next = page.last().filter(|_| more).map(|last| paging::token(&last.id));
+        let next = page
+            .last()
+            .filter(|_| more)
+            .map(|last| paging::token(&last.id));
         // The last published view is a quarter of a second old at the most: good enough for a list.
-        let channels = page.iter().map(|channel| describe(channel, &channel.handle.watch().borrow()));
+        let channels = page
+            .iter()
+            .map(|channel| describe(channel, &channel.handle.watch().borrow()));
         Ok(Response::new(v1::ListChannelsResponse {
             channels: channels.collect(),
             next_page_token: next.unwrap_or_default(),
@@ -80,13 +85,21 @@ impl ChannelService for ChannelApi {
         request: Request<v1::UpdateChannelRequest>,
     ) -> Result<Response<v1::Channel>, Status> {
         let request = request.into_inner();
-        let wanted = request.channel.ok_or_else(|| invalid("channel", "is missing"))?;
+        let wanted = request
+            .channel
+            .ok_or_else(|| invalid("channel", "is missing"))?;
         let id = channel_id("channel.name", &wanted.name)?;
-        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let paths = request
+            .update_mask
+            .map(|mask| mask.paths)
+            .unwrap_or_default();
         let mask = check_mask(&paths, wanted.policy.is_some())?;
         let given = translate::policy_record(wanted.policy.as_ref());
         let update = |old: &PolicyRecord| mask.apply(old, &given);
-        let channel = self.directory.update(id.as_str(), &wanted.etag, update).await?;
+        let channel = self
+            .directory
+            .update(id.as_str(), &wanted.etag, update)
+            .await?;
         Ok(Response::new(describe_now(&channel).await?))
     }
 
@@ -122,7 +135,10 @@ impl ChannelService for ChannelApi {
         let claims = Claims::new(channel.id.as_str(), SystemTime::now(), ttl);
         let expires = Duration::from_secs(claims.expires_at);
         let token = issue(&self.issuer, &claims).map_err(|error| {
-            tracing::error!(error = crate::error_chain(&error), "a viewer token could not be signed");
+            tracing::error!(
+                error = crate::error_chain(&error),
+                "a viewer token could not be signed"
+            );
             Status::internal("the token could not be signed")
         })?;
         Ok(Response::new(v1::IssueViewerTokenResponse {
@@ -133,7 +149,10 @@ impl ChannelService for ChannelApi {
 }
 
 fn invalid(field: &str, problem: &str) -> ChannelError {
-    ChannelError::Invalid(vec![Violation { field: field.to_owned(), problem: problem.to_owned() }])
+    ChannelError::Invalid(vec![Violation {
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+    }])
 }
 
 fn check_create(request: v1::CreateChannelRequest) -> Result<Wanted, ChannelError> {
@@ -144,7 +163,10 @@ fn check_create(request: v1::CreateChannelRequest) -> Result<Wanted, ChannelErro
         return Err(ChannelError::Invalid(faults.0));
     };
     if !channel.name.is_empty() && channel.name != format!("channels/{}", request.channel_id) {
-        faults.add("channel.name", "is another than channel_id says; leave it empty");
+        faults.add(
+            "channel.name",
+            "is another than channel_id says; leave it empty",
+        );
     }
     check_uri(&mut faults, "channel.origin_uri", &channel.origin_uri);
     if !channel.signer_uri.is_empty() {
@@ -156,7 +178,12 @@ fn check_create(request: v1::CreateChannelRequest) -> Result<Wanted, ChannelErro
     }
     let id = faults.result(id).map_err(ChannelError::Invalid)?;
     let signer_uri = Some(channel.signer_uri).filter(|uri| !uri.is_empty());
-    Ok(Wanted { id, origin_uri: channel.origin_uri, signer_uri, policy })
+    Ok(Wanted {
+        id,
+        origin_uri: channel.origin_uri,
+        signer_uri,
+        policy,
+    })
 }
 
 fn check_uri(faults: &mut Faults, field: &str, text: &str) {
@@ -205,7 +232,11 @@ enum PolicyField {
 /// Reads an update mask. Without one, what the request carries is replaced (AIP-134).
 fn check_mask(paths: &[String], has_policy: bool) -> Result<PolicyMask, ChannelError> {
     if paths.is_empty() {
-        return Ok(if has_policy { PolicyMask::Whole } else { PolicyMask::Nothing });
+        return Ok(if has_policy {
+            PolicyMask::Whole
+        } else {
+            PolicyMask::Nothing
+        });
     }
     if paths.iter().any(|path| path == "policy" || path == "*") {
         return Ok(PolicyMask::Whole);
@@ -214,12 +245,21 @@ fn check_mask(paths: &[String], has_policy: bool) -> Result<PolicyMask, ChannelE
     let fields = paths.iter().filter_map(|path| {
         let field = policy_field(path);
         if field.is_none() {
-            faults.add("update_mask", format!("`{}` cannot be changed: only policy and its fields can", short(path)));
+            faults.add(
+                "update_mask",
+                format!(
+                    "`{}` cannot be changed: only policy and its fields can",
+                    short(path)
+                ),
+            );
         }
         field
     });
     let fields = fields.collect();
-    faults.result(Some(fields)).map(PolicyMask::Fields).map_err(ChannelError::Invalid)
+    faults
+        .result(Some(fields))
+        .map(PolicyMask::Fields)
+        .map_err(ChannelError::Invalid)
 }
 
 fn policy_field(path: &str) -> Option<PolicyField> {
@@ -306,16 +346,35 @@ mod tests {
 
     #[test]
     fn a_mask_replaces_only_what_it_names() {
-        let old = PolicyRecord { max_depth: Some(5), target_roots: Some(2), ..PolicyRecord::default() };
-        let given = PolicyRecord { max_depth: Some(9), ..PolicyRecord::default() };
+        let old = PolicyRecord {
+            max_depth: Some(5),
+            target_roots: Some(2),
+            ..PolicyRecord::default()
+        };
+        let given = PolicyRecord {
+            max_depth: Some(9),
+            ..PolicyRecord::default()
+        };
         let apply = |paths: &[&str]| {
             let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
             check_mask(&paths, true).unwrap().apply(&old, &given)
         };
         assert_eq!(apply(&[]), given);
         assert_eq!(apply(&["policy"]), given);
-        assert_eq!(apply(&["policy.max_depth"]), PolicyRecord { max_depth: Some(9), ..old.clone() });
-        assert_eq!(apply(&["policy.target_roots"]), PolicyRecord { target_roots: None, ..old.clone() });
+        assert_eq!(
+            apply(&["policy.max_depth"]),
+            PolicyRecord {
+                max_depth: Some(9),
+                ..old.clone()
+            }
+        );
+        assert_eq!(
+            apply(&["policy.target_roots"]),
+            PolicyRecord {
+                target_roots: None,
+                ..old.clone()
+            }
+        );
         assert_eq!(check_mask(&[], false).unwrap().apply(&old, &given), old);
         for wrong in ["origin_uri", "policy.", "policy.depth", "name", ""] {
             assert!(check_mask(&[wrong.to_owned()], true).is_err(), "{wrong}");
@@ -342,10 +401,15 @@ mod tests {
 
     #[test]
     fn times_to_live_have_bounds() {
-        let ttl = |seconds, nanos| check_ttl(Some(prost_types::Duration { seconds, nanos })).is_ok();
-        for (seconds, nanos, good) in
-            [(1, 0, true), (30 * 86_400, 0, true), (0, 0, false), (30 * 86_400, 1, false), (-1, 0, false)]
-        {
+        let ttl =
+            |seconds, nanos| check_ttl(Some(prost_types::Duration { seconds, nanos })).is_ok();
+        for (seconds, nanos, good) in [
+            (1, 0, true),
+            (30 * 86_400, 0, true),
+            (0, 0, false),
+            (30 * 86_400, 1, false),
+            (-1, 0, false),
+        ] {
             assert_eq!(ttl(seconds, nanos), good, "{seconds}.{nanos}");
         }
         assert!(check_ttl(None).is_err());

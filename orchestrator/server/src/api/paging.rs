@@ -24,9 +24,15 @@ pub(super) fn after(token: &str) -> Result<Option<ChannelId>, ChannelError> {
     if token.is_empty() {
         return Ok(None);
     }
-    let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let id = text.as_deref().and_then(|text| text.strip_prefix(PREFIX)?.parse().ok());
-    id.map(Some).ok_or_else(|| violation("page_token", "comes from no list call of this node"))
+    let text = URL_SAFE_NO_PAD
+        .decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
+    let id = text
+        .as_deref()
+        .and_then(|text| text.strip_prefix(PREFIX)?.parse().ok());
+    id.map(Some)
+        .ok_or_else(|| violation("page_token", "comes from no list call of this node"))
 }
 
 /// Makes the token of the page that begins behind `id`.
@@ -35,7 +41,10 @@ pub(super) fn token(id: &ChannelId) -> String {
 }
 
 fn violation(field: &str, problem: &str) -> ChannelError {
-    ChannelError::Invalid(vec![Violation { field: field.to_owned(), problem: problem.to_owned() }])
+    ChannelError::Invalid(vec![Violation {
+        field: field.to_owned(),
+        problem: problem.to_owned(),
+    }])
 }
 
 #[cfg(test)]
@@ -55,7 +64,12 @@ mod tests {
         let id: ChannelId = "news".parse().unwrap();
         assert_eq!(after(&token(&id)).unwrap(), Some(id));
         assert_eq!(after("").unwrap(), None);
-        for wrong in ["news", "!", &URL_SAFE_NO_PAD.encode("news"), &URL_SAFE_NO_PAD.encode("after:X")] {
+        for wrong in [
+            "news",
+            "!",
+            &URL_SAFE_NO_PAD.encode("news"),
+            &URL_SAFE_NO_PAD.encode("after:X"),
+        ] {
             assert!(after(wrong).is_err(), "{wrong}");
         }
     }

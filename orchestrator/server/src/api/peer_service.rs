@@ -15,9 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::access::Access;
 use crate::config::Limits;
 use crate::directory::{Channel, Directory};
-use crate::gateway::{
-    Admission, Closing, Line, Opened, Outgoing, Session, SessionStart,
-};
+use crate::gateway::{Admission, Closing, Line, Opened, Outgoing, Session, SessionStart};
 use crate::status::SessionError;
 use crate::ticket::TicketKey;
 
@@ -42,7 +40,10 @@ pub(crate) struct PeerApi {
 impl PeerApi {
     pub(crate) fn new(node: PeerNode) -> Self {
         let sessions = Arc::new(Semaphore::new(node.limits.max_sessions));
-        Self { node: Arc::new(node), sessions }
+        Self {
+            node: Arc::new(node),
+            sessions,
+        }
     }
 }
 
@@ -62,7 +63,12 @@ impl PeerService for PeerApi {
             .map_err(|_| SessionError::TooMany { limit })?;
         let (metadata, _, incoming) = request.into_parts();
         let (line, outgoing) = Line::new(self.node.limits.session_queue);
-        let newcomer = Newcomer { node: Arc::clone(&self.node), metadata, line, _place: place };
+        let newcomer = Newcomer {
+            node: Arc::clone(&self.node),
+            metadata,
+            line,
+            _place: place,
+        };
         tokio::spawn(newcomer.run(incoming));
         Ok(Response::new(outgoing))
     }
@@ -92,18 +98,27 @@ impl Newcomer {
         }
     }
 
-    async fn admit(&self, incoming: &mut Streaming<v1::PeerMessage>) -> Result<SessionStart, Status> {
+    async fn admit(
+        &self,
+        incoming: &mut Streaming<v1::PeerMessage>,
+    ) -> Result<SessionStart, Status> {
         let open = first_message(incoming).await?;
         let node = &self.node;
         // The token is looked at before anything else, so that a stranger learns nothing.
         let id = Admission::channel_of(&open)?;
-        let proven = open.peer.parse().is_ok_and(|peer: espalier_orchestrator_core::PeerId| {
-            node.tickets.admits(&open.ticket, id.as_str(), peer.0, SystemTime::now())
-        });
+        let proven = open
+            .peer
+            .parse()
+            .is_ok_and(|peer: espalier_orchestrator_core::PeerId| {
+                node.tickets
+                    .admits(&open.ticket, id.as_str(), peer.0, SystemTime::now())
+            });
         let claims = node.access.viewer(&self.metadata, id.as_str(), proven)?;
         let admission = Admission::check(open, &node.limits)?;
-        let channel =
-            node.directory.find(id.as_str()).map_err(|_| SessionError::NoChannel(id.to_string()))?;
+        let channel = node
+            .directory
+            .find(id.as_str())
+            .map_err(|_| SessionError::NoChannel(id.to_string()))?;
         let peer = admission.peer;
         let opened = Opened {
             role: admission.role,
@@ -114,7 +129,9 @@ impl Newcomer {
         };
         let welcome = self.welcome(&channel, &claims.keys, peer.0);
         let line = self.line.clone();
-        let attachment = channel.board.attach(peer, opened.clone(), proven, line, welcome)?;
+        let attachment = channel
+            .board
+            .attach(peer, opened.clone(), proven, line, welcome)?;
         let event = ChannelEvent::SessionOpened(opened.session(peer, attachment));
         if let Err(error) = channel.handle.try_tell(event) {
             // The peer may not have seen its ticket, so its id must not stay taken.
@@ -136,7 +153,9 @@ impl Newcomer {
         let node = &self.node;
         let record = channel.record.borrow();
         let lifetime = node.limits.ticket_lifetime;
-        let ticket = node.tickets.seal(&record.id, peer, SystemTime::now(), lifetime);
+        let ticket = node
+            .tickets
+            .seal(&record.id, peer, SystemTime::now(), lifetime);
         // The signer itself comes first: its feed goes on while every orchestrator is down. An empty
         // string is this node.
         let elsewhere = record.signer_uri.clone();

@@ -28,7 +28,8 @@ impl SignerService for GuardedSigner {
         &self,
         request: Request<v1::GetSignerRequest>,
     ) -> Result<Response<v1::Signer>, Status> {
-        self.access.reader(request.metadata(), &request.get_ref().channel)?;
+        self.access
+            .reader(request.metadata(), &request.get_ref().channel)?;
         self.inner.get_signer(request).await
     }
 
@@ -39,7 +40,8 @@ impl SignerService for GuardedSigner {
         &self,
         request: Request<v1::WatchStatementsRequest>,
     ) -> Result<Response<Self::WatchStatementsStream>, Status> {
-        self.access.reader(request.metadata(), &request.get_ref().channel)?;
+        self.access
+            .reader(request.metadata(), &request.get_ref().channel)?;
         self.inner.watch_statements(request).await
     }
 }

@@ -55,12 +55,20 @@ impl Changes {
 }
 
 /// The channel's state now, and again whenever `render` gives something else.
-pub(super) fn states<T, F>(channel: Arc<Channel>, render: F) -> impl Stream<Item = Result<T, Status>>
+pub(super) fn states<T, F>(
+    channel: Arc<Channel>,
+    render: F,
+) -> impl Stream<Item = Result<T, Status>>
 where
     T: Clone + PartialEq + Send,
     F: Fn(&Channel, &ChannelView) -> T + Send,
 {
-    let start = Watching { changes: Changes::of(channel), last: None, render, over: false };
+    let start = Watching {
+        changes: Changes::of(channel),
+        last: None,
+        render,
+        over: false,
+    };
     futures::stream::unfold(start, |mut watching| async move {
         let item = watching.next().await?;
         Some((item, watching))

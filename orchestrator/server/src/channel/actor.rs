@@ -69,7 +69,10 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self { started: Instant::now(), started_at: SystemTime::now() }
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+        }
     }
 
     fn now(self) -> Duration {
@@ -82,9 +85,16 @@ impl Clock {
 }
 
 impl ChannelActor {
-    pub(super) fn new(start: Start, outlet: Arc<dyn Outlet>, view: watch::Sender<ChannelView>) -> Self {
+    pub(super) fn new(
+        start: Start,
+        outlet: Arc<dyn Outlet>,
+        view: watch::Sender<ChannelView>,
+    ) -> Self {
         let clock = Clock::start();
-        let engine = ChannelEngine::new(config(&start, start.policy.clone(), start.term), clock.now());
+        let engine = ChannelEngine::new(
+            config(&start, start.policy.clone(), start.term),
+            clock.now(),
+        );
         Self {
             policy: start.policy.clone(),
             term: start.term,
@@ -139,7 +149,8 @@ impl ChannelActor {
             ChannelCommand::Commit { entry } => {
                 self.index += 1;
                 tracing::debug!(channel = %self.start.channel, index = self.index, edges = entry.edges.len(), "committed");
-                self.engine.handle(ChannelEvent::Committed { index: self.index }, now);
+                self.engine
+                    .handle(ChannelEvent::Committed { index: self.index }, now);
             }
             ChannelCommand::Assign { peer, assignment } => self.outlet.assign(peer, assignment),
             ChannelCommand::Raise(alarm) => self.raise(&alarm),
@@ -160,18 +171,28 @@ impl ChannelActor {
         tracing::error!(channel = %self.start.channel, "the channel's engine is replaced");
         metrics::engine_replaced();
         self.term = self.outlet.next_term(self.term);
-        let start = Start { recovering: true, ..self.start.clone() };
+        let start = Start {
+            recovering: true,
+            ..self.start.clone()
+        };
         let now = self.clock.now();
         self.engine = ChannelEngine::new(config(&start, self.policy.clone(), self.term), now);
         self.index = 0;
-        let tracks = ChannelEvent::TracksChanged { tracks: self.tracks.clone() };
-        let sessions = self.outlet.sessions().into_iter().map(ChannelEvent::SessionOpened);
+        let tracks = ChannelEvent::TracksChanged {
+            tracks: self.tracks.clone(),
+        };
+        let sessions = self
+            .outlet
+            .sessions()
+            .into_iter()
+            .map(ChannelEvent::SessionOpened);
         for event in std::iter::once(tracks).chain(sessions) {
             let outcome = super::attempt::attempt(|| self.handle_without_rebuild(event));
             if outcome == super::attempt::Attempt::Panicked {
                 // Not even what is known can be told: start from nothing; peers come back by themselves.
                 self.degraded = true;
-                self.engine = ChannelEngine::new(config(&start, self.policy.clone(), self.term), now);
+                self.engine =
+                    ChannelEngine::new(config(&start, self.policy.clone(), self.term), now);
             }
         }
     }
@@ -225,12 +246,16 @@ impl ChannelActor {
     }
 
     fn look(&self) -> ChannelView {
-        let suspects = self.engine.suspects().into_iter().map(|suspect| SuspectView {
-            peer: suspect.peer,
-            accusers: suspect.accusers,
-            reports: suspect.reports,
-            last_report: self.clock.time_of_day(suspect.last_report),
-        });
+        let suspects = self
+            .engine
+            .suspects()
+            .into_iter()
+            .map(|suspect| SuspectView {
+                peer: suspect.peer,
+                accusers: suspect.accusers,
+                reports: suspect.reports,
+                last_report: self.clock.time_of_day(suspect.last_report),
+            });
         ChannelView {
             generation: self.engine.generation(),
             nodes: self.engine.topology(),
@@ -242,12 +267,21 @@ impl ChannelActor {
 }
 
 fn config(start: &Start, policy: Policy, term: u64) -> ChannelConfig {
-    ChannelConfig { policy, incarnation: start.incarnation, term, recovering: start.recovering }
+    ChannelConfig {
+        policy,
+        incarnation: start.incarnation,
+        term,
+        recovering: start.recovering,
+    }
 }
 
 fn log_alarm(channel: &str, alarm: &Alarm) {
     match alarm {
-        Alarm::RootsOverPolicy { track, roots, limit } => {
+        Alarm::RootsOverPolicy {
+            track,
+            roots,
+            limit,
+        } => {
             tracing::warn!(channel, %track, roots, limit, "the CDN feeds more peers than planned");
         }
         Alarm::RootsWithinPolicy { track } => {
@@ -302,9 +336,17 @@ impl Handler<Check> for ChannelActor {
     type Result = ();
 
     fn handle(&mut self, Check(answer): Check, _context: &mut Context<Self>) {
-        let mut peers: Vec<_> = self.engine.topology().iter().map(|node| node.peer).collect();
+        let mut peers: Vec<_> = self
+            .engine
+            .topology()
+            .iter()
+            .map(|node| node.peer)
+            .collect();
         peers.dedup();
-        let report = CheckReport { findings: self.engine.check(), peers: peers.len() };
+        let report = CheckReport {
+            findings: self.engine.check(),
+            peers: peers.len(),
+        };
         // Whoever asked may have gone away.
         drop(answer.send(report));
     }

@@ -12,7 +12,7 @@ use actix::{Arbiter, ArbiterHandle, System};
 
 /// The actor system: a thread for it, and one arbiter a core.
 #[derive(Debug)]
-pub struct Arbiters {
+pub(crate) struct Arbiters {
     system: System,
     arbiters: Vec<ArbiterHandle>,
     next: AtomicUsize,
@@ -24,24 +24,32 @@ impl Arbiters {
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let (sender, receiver) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new().name("actors".to_owned()).spawn(move || {
-            let runner = System::new();
-            runner.block_on(async {
-                let arbiters: Vec<_> = (0..count).map(|_| Arbiter::new().handle()).collect();
-                if sender.send((System::current(), arbiters)).is_err() {
-                    System::current().stop();
+        let thread = thread::Builder::new()
+            .name("actors".to_owned())
+            .spawn(move || {
+                let runner = System::new();
+                runner.block_on(async {
+                    let arbiters: Vec<_> = (0..count).map(|_| Arbiter::new().handle()).collect();
+                    if sender.send((System::current(), arbiters)).is_err() {
+                        System::current().stop();
+                    }
+                });
+                if let Err(error) = runner.run() {
+                    tracing::error!(%error, "the actor system ended with an error");
                 }
-            });
-            if let Err(error) = runner.run() {
-                tracing::error!(%error, "the actor system ended with an error");
-            }
-        })?;
-        let (system, arbiters) =
-            receiver.recv().map_err(|_| std::io::Error::other("the actor system did not start"))?;
-        Ok(Self { system, arbiters, next: AtomicUsize::new(0), thread: Mutex::new(Some(thread)) })
+            })?;
+        let (system, arbiters) = receiver
+            .recv()
+            .map_err(|_| std::io::Error::other("the actor system did not start"))?;
+        Ok(Self {
+            system,
+            arbiters,
+            next: AtomicUsize::new(0),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// The arbiter that the next actor is to run on.
@@ -51,9 +59,13 @@ impl Arbiters {
     }
 
     /// Stops every actor and waits for the threads to end.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.system.stop();
-        let thread = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take();
         if let Some(thread) = thread
             && thread.join().is_err()
         {

@@ -54,7 +54,11 @@ mod tests {
     }
 
     fn run(panics: u32) -> (bool, Fragile) {
-        let mut engine = Fragile { panics, handled: 0, made: 1 };
+        let mut engine = Fragile {
+            panics,
+            handled: 0,
+            made: 1,
+        };
         let dropped = twice(
             &mut engine,
             &ChannelEvent::Tick,
@@ -72,9 +76,15 @@ mod tests {
 
     #[test]
     fn an_event_is_retried_once_on_a_new_engine_and_then_dropped() {
-        for (panics, dropped, handled, made) in [(0, false, 1, 1), (1, false, 1, 2), (2, true, 0, 3)] {
+        for (panics, dropped, handled, made) in
+            [(0, false, 1, 1), (1, false, 1, 2), (2, true, 0, 3)]
+        {
             let (was_dropped, engine) = run(panics);
-            assert_eq!((was_dropped, engine.handled, engine.made), (dropped, handled, made), "{panics}");
+            assert_eq!(
+                (was_dropped, engine.handled, engine.made),
+                (dropped, handled, made),
+                "{panics}"
+            );
         }
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use actix::dev::SendError;
 use actix::{Actor as _, Addr};
-use espalier_orchestrator_core::{Assignment, ChannelEvent, ChannelId, PeerId, Policy, SessionOpened};
+use espalier_orchestrator_core::{
+    Assignment, ChannelEvent, ChannelId, PeerId, Policy, SessionOpened,
+};
 use tokio::sync::{oneshot, watch};
 
 use super::actor::{ChannelActor, Check, Look, Stop, Tell};
@@ -13,7 +15,7 @@ use super::view::{ChannelView, CheckReport};
 
 /// What an actor starts with.
 #[derive(Debug, Clone)]
-pub struct Start {
+pub(crate) struct Start {
     /// Whose it is.
     pub channel: ChannelId,
     /// The owner's wishes.
@@ -29,7 +31,7 @@ pub struct Start {
 }
 
 /// Where an actor's effects go. The calls must not wait: they run on the actor's thread.
-pub trait Outlet: Send + Sync + 'static {
+pub(crate) trait Outlet: Send + Sync + 'static {
     /// Gives a peer its assignment, if it has a session.
     fn assign(&self, peer: PeerId, assignment: Assignment);
     /// Forgets a peer that is taken for gone.
@@ -43,7 +45,7 @@ pub trait Outlet: Send + Sync + 'static {
 
 /// Why an actor did not take an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HandleError {
+pub(crate) enum HandleError {
     /// Its mailbox is full.
     #[error("the channel has more to do than it can")]
     Busy,
@@ -54,7 +56,7 @@ pub enum HandleError {
 
 /// Talks to a channel's actor.
 #[derive(Clone)]
-pub struct ChannelHandle {
+pub(crate) struct ChannelHandle {
     address: Addr<ChannelActor>,
     view: watch::Receiver<ChannelView>,
 }
@@ -62,7 +64,7 @@ pub struct ChannelHandle {
 impl ChannelHandle {
     /// Starts an actor.
     #[must_use]
-    pub fn start(arbiters: &Arbiters, start: Start, outlet: Arc<dyn Outlet>) -> Self {
+    pub(crate) fn start(arbiters: &Arbiters, start: Start, outlet: Arc<dyn Outlet>) -> Self {
         let (sender, view) = watch::channel(ChannelView::default());
         let address = ChannelActor::start_in_arbiter(arbiters.next(), move |_context| {
             ChannelActor::new(start, outlet, sender)
@@ -74,31 +76,38 @@ impl ChannelHandle {
     ///
     /// # Errors
     /// When the mailbox is full, or the actor has ended.
-    pub fn try_tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
-        self.address.try_send(Tell(event)).map_err(|error| match error {
-            SendError::Full(_) => HandleError::Busy,
-            SendError::Closed(_) => HandleError::Ended,
-        })
+    pub(crate) fn try_tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
+        self.address
+            .try_send(Tell(event))
+            .map_err(|error| match error {
+                SendError::Full(_) => HandleError::Busy,
+                SendError::Closed(_) => HandleError::Ended,
+            })
     }
 
     /// Gives the actor an event, and waits while its mailbox is full.
     ///
     /// # Errors
     /// When the actor has ended.
-    pub async fn tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
-        self.address.send(Tell(event)).await.map_err(|_| HandleError::Ended)
+    pub(crate) async fn tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
+        self.address
+            .send(Tell(event))
+            .await
+            .map_err(|_| HandleError::Ended)
     }
 
     /// Returns the channel's trees and audience as they are now.
     ///
     /// # Errors
     /// When the mailbox is full, or the actor has ended.
-    pub async fn look(&self) -> Result<ChannelView, HandleError> {
+    pub(crate) async fn look(&self) -> Result<ChannelView, HandleError> {
         let (sender, answer) = oneshot::channel();
-        self.address.try_send(Look(sender)).map_err(|error| match error {
-            SendError::Full(_) => HandleError::Busy,
-            SendError::Closed(_) => HandleError::Ended,
-        })?;
+        self.address
+            .try_send(Look(sender))
+            .map_err(|error| match error {
+                SendError::Full(_) => HandleError::Busy,
+                SendError::Closed(_) => HandleError::Ended,
+            })?;
         answer.await.map_err(|_| HandleError::Ended)
     }
 
@@ -106,24 +115,26 @@ impl ChannelHandle {
     ///
     /// # Errors
     /// When the mailbox is full, or the actor has ended.
-    pub async fn check(&self) -> Result<CheckReport, HandleError> {
+    pub(crate) async fn check(&self) -> Result<CheckReport, HandleError> {
         let (sender, answer) = oneshot::channel();
-        self.address.try_send(Check(sender)).map_err(|error| match error {
-            SendError::Full(_) => HandleError::Busy,
-            SendError::Closed(_) => HandleError::Ended,
-        })?;
+        self.address
+            .try_send(Check(sender))
+            .map_err(|error| match error {
+                SendError::Full(_) => HandleError::Busy,
+                SendError::Closed(_) => HandleError::Ended,
+            })?;
         answer.await.map_err(|_| HandleError::Ended)
     }
 
     /// Watches the view: latest wins, at most every 250 ms.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<ChannelView> {
+    pub(crate) fn watch(&self) -> watch::Receiver<ChannelView> {
         self.view.clone()
     }
 
     /// Ends the actor, after what is in its mailbox.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         // An actor that has ended already needs no ending.
-        drop(self.address.send(Stop).await);
+        let _ended_already = self.address.send(Stop).await;
     }
 }

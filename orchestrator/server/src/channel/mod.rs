@@ -11,6 +11,6 @@ mod handle;
 mod view;
 
 pub(crate) use arbiters::Arbiters;
-pub use handle::HandleError;
+pub(crate) use handle::HandleError;
 pub(crate) use handle::{ChannelHandle, Outlet, Start};
 pub(crate) use view::{ChannelView, SuspectView};

@@ -6,7 +6,7 @@ use espalier_orchestrator_core::{Audience, Finding, Generation, NodeView, PeerId
 
 /// A channel's trees and audience at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct ChannelView {
+pub(crate) struct ChannelView {
     /// The newest committed entry's.
     pub generation: Generation,
     /// Every peer's place in every tree.
@@ -21,7 +21,7 @@ pub struct ChannelView {
 
 /// A peer that others accuse, with the time of day.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SuspectView {
+pub(crate) struct SuspectView {
     /// Who.
     pub peer: PeerId,
     /// How many different peers accuse it.
@@ -34,7 +34,7 @@ pub struct SuspectView {
 
 /// What a check of the invariants found.
 #[derive(Debug, Clone, Default)]
-pub struct CheckReport {
+pub(crate) struct CheckReport {
     /// Empty: every invariant holds.
     pub findings: Vec<Finding>,
     /// How many peers' places were looked at.

@@ -39,20 +39,29 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn root(table: Table, mistakes: &'a RefCell<Vec<Mistake>>) -> Self {
-        Self { path: String::new(), table, mistakes }
+        Self {
+            path: String::new(),
+            table,
+            mistakes,
+        }
     }
 
     /// Adds a mistake about one of this section's keys.
     pub(super) fn mistake(&self, key: &str, problem: impl Into<String>) {
-        let key = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        self.mistakes.borrow_mut().push(Mistake { key, problem: problem.into() });
+        let key = if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        self.mistakes.borrow_mut().push(Mistake {
+            key,
+            problem: problem.into(),
+        });
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
-        match self.table.remove(key)? {
-            Value::String(text) => Some(text),
-            other => self.wrong_type(key, "a text in quotes", &other),
-        }
+        let value = self.table.remove(key)?;
+        self.as_text(key, value)
     }
 
     pub(super) fn required_text(&mut self, key: &str) -> Option<String> {
@@ -68,10 +77,8 @@ impl<'a> Section<'a> {
         numbered
             .filter_map(|(index, item)| {
                 let name = format!("{key}[{index}]");
-                match item {
-                    Value::String(text) => Some((name, text)),
-                    other => self.wrong_type(&name, "a text in quotes", &other),
-                }
+                let text = self.as_text(&name, item)?;
+                Some((name, text))
             })
             .collect()
     }
@@ -81,12 +88,12 @@ impl<'a> Section<'a> {
     where
         T: TryFrom<i64> + PartialOrd + fmt::Display + Copy,
     {
-        let number = match self.table.remove(key) {
-            None => return default,
-            Some(Value::Integer(number)) => number,
-            Some(other) => {
-                return self.wrong_type(key, "a whole number", &other).unwrap_or(default);
-            }
+        let Some(value) = self.table.remove(key) else {
+            return default;
+        };
+        let Some(number) = value.as_integer() else {
+            self.wrong_type(key, "a whole number", &value);
+            return default;
         };
         match T::try_from(number) {
             Ok(value) if value >= least && value <= most => value,
@@ -98,23 +105,15 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn section(&mut self, key: &str) -> Option<Section<'a>> {
-        match self.table.remove(key)? {
-            Value::Table(table) => Some(self.inner(key, table)),
-            other => self.wrong_type(key, "a section", &other),
-        }
+        let value = self.table.remove(key)?;
+        self.as_section(key, value)
     }
 
     pub(super) fn sections(&mut self, key: &str) -> Vec<Section<'a>> {
         let items = self.array(key);
         let numbered = items.into_iter().enumerate();
         numbered
-            .filter_map(|(index, item)| {
-                let name = format!("{key}[{index}]");
-                match item {
-                    Value::Table(table) => Some(self.inner(&name, table)),
-                    other => self.wrong_type(&name, "a section", &other),
-                }
-            })
+            .filter_map(|(index, item)| self.as_section(&format!("{key}[{index}]"), item))
             .collect()
     }
 
@@ -126,20 +125,52 @@ impl<'a> Section<'a> {
     }
 
     fn array(&mut self, key: &str) -> Vec<Value> {
-        match self.table.remove(key) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items,
-            Some(other) => self.wrong_type(key, "a list", &other).unwrap_or_default(),
+        let Some(value) = self.table.remove(key) else {
+            return Vec::new();
+        };
+        if let Value::Array(items) = value {
+            return items;
         }
+        self.wrong_type(key, "a list", &value);
+        Vec::new()
+    }
+
+    fn as_text(&self, key: &str, value: Value) -> Option<String> {
+        if let Value::String(text) = value {
+            return Some(text);
+        }
+        self.wrong_type(key, "a text in quotes", &value);
+        None
+    }
+
+    fn as_section(&self, key: &str, value: Value) -> Option<Section<'a>> {
+        if let Value::Table(table) = value {
+            return Some(self.inner(key, table));
+        }
+        self.wrong_type(key, "a section", &value);
+        None
     }
 
     fn inner(&self, key: &str, table: Table) -> Section<'a> {
-        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        Section { path, table, mistakes: self.mistakes }
+        let path = if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        Section {
+            path,
+            table,
+            mistakes: self.mistakes,
+        }
     }
 
-    fn wrong_type<T>(&self, key: &str, expected: &str, found: &Value) -> Option<T> {
-        self.mistake(key, format!("expected {expected}, found a value of type {}", found.type_str()));
-        None
+    fn wrong_type(&self, key: &str, expected: &str, found: &Value) {
+        self.mistake(
+            key,
+            format!(
+                "expected {expected}, found a value of type {}",
+                found.type_str()
+            ),
+        );
     }
 }

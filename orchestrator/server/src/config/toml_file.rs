@@ -20,7 +20,10 @@ impl NodeConfig {
     pub fn from_toml_file(path: &Path) -> Result<Self, ConfigMistakes> {
         let text = fs::read_to_string(path).map_err(|error| {
             let problem = format!("cannot be read: {error}");
-            ConfigMistakes(vec![Mistake { key: path.display().to_string(), problem }])
+            ConfigMistakes(vec![Mistake {
+                key: path.display().to_string(),
+                problem,
+            }])
         })?;
         Self::from_toml(&text, path.parent().unwrap_or(Path::new(".")))
     }
@@ -32,14 +35,21 @@ impl NodeConfig {
     pub fn from_toml(text: &str, base: &Path) -> Result<Self, ConfigMistakes> {
         let table = text.parse::<toml::Table>().map_err(|error| {
             let problem = format!("is not TOML: {}", error.to_string().trim_end());
-            ConfigMistakes(vec![Mistake { key: "the file".to_owned(), problem }])
+            ConfigMistakes(vec![Mistake {
+                key: "the file".to_owned(),
+                problem,
+            }])
         })?;
         let mistakes = RefCell::new(Vec::new());
         let mut root = Section::root(table, &mistakes);
         let config = read(&mut root, base);
         root.finish();
         let mistakes = mistakes.into_inner();
-        if mistakes.is_empty() { Ok(config) } else { Err(ConfigMistakes(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigMistakes(mistakes))
+        }
     }
 }
 
@@ -57,14 +67,20 @@ fn read(root: &mut Section<'_>, base: &Path) -> NodeConfig {
         listen,
         admin_listen: Some(admin_listen),
         tls: root.section("tls").and_then(|section| tls(section, base)),
-        issuers: root.sections("issuers").into_iter().filter_map(|it| issuer(it, base)).collect(),
+        issuers: root
+            .sections("issuers")
+            .into_iter()
+            .filter_map(|it| issuer(it, base))
+            .collect(),
         api_tokens: api_tokens(root, base),
         stun_uris: stun_uris(root),
-        limits: root.section("limits").map_or_else(Limits::default, |mut section| {
-            let limits = Limits::read(&mut section);
-            section.finish();
-            limits
-        }),
+        limits: root
+            .section("limits")
+            .map_or_else(Limits::default, |mut section| {
+                let limits = Limits::read(&mut section);
+                section.finish();
+                limits
+            }),
     }
 }
 
@@ -72,7 +88,10 @@ fn address(root: &mut Section<'_>, key: &str) -> Option<SocketAddr> {
     let text = root.text(key)?;
     let parsed = text.parse();
     if parsed.is_err() {
-        root.mistake(key, format!("`{text}` is no address such as 0.0.0.0:7300 or [::]:7300"));
+        root.mistake(
+            key,
+            format!("`{text}` is no address such as 0.0.0.0:7300 or [::]:7300"),
+        );
     }
     parsed.ok()
 }
@@ -81,7 +100,10 @@ fn tls(mut section: Section<'_>, base: &Path) -> Option<TlsConfig> {
     let certificate = pem(&mut section, "certificate", base, "CERTIFICATE");
     let key = pem(&mut section, "key", base, "PRIVATE KEY");
     section.finish();
-    Some(TlsConfig { certificate_pem: certificate?, key_pem: key? })
+    Some(TlsConfig {
+        certificate_pem: certificate?,
+        key_pem: key?,
+    })
 }
 
 /// Reads a PEM file. What is inside is checked when the listener starts; here only that it is the right file.
@@ -108,18 +130,27 @@ fn issuer(mut section: Section<'_>, base: &Path) -> Option<VerifierKey> {
     let public = section.text("public_key").map(|path| base.join(path));
     let secret = section.text("secret_file").map(|path| base.join(path));
     let key = match (public, secret) {
-        (Some(path), None) => {
-            checked(&section, "public_key", &path, VerifierKey::from_pem_file(&path))
-        }
-        (None, Some(path)) => {
-            checked(&section, "secret_file", &path, VerifierKey::from_secret_file(&path))
-        }
+        (Some(path), None) => checked(
+            &section,
+            "public_key",
+            &path,
+            VerifierKey::from_pem_file(&path),
+        ),
+        (None, Some(path)) => checked(
+            &section,
+            "secret_file",
+            &path,
+            VerifierKey::from_secret_file(&path),
+        ),
         (None, None) => {
             section.mistake("public_key", "is missing (or secret_file, for HS256)");
             None
         }
         (Some(_), Some(_)) => {
-            section.mistake("secret_file", "cannot stand beside public_key: an issuer has one key");
+            section.mistake(
+                "secret_file",
+                "cannot stand beside public_key: an issuer has one key",
+            );
             None
         }
     };
@@ -143,7 +174,10 @@ fn checked(
 }
 
 fn api_tokens(root: &mut Section<'_>, base: &Path) -> Vec<TokenHash> {
-    let Some(path) = root.text("api_tokens_file").map(|path| -> PathBuf { base.join(path) }) else {
+    let Some(path) = root
+        .text("api_tokens_file")
+        .map(|path| -> PathBuf { base.join(path) })
+    else {
         return Vec::new();
     };
     read_token_file(&path).unwrap_or_else(|problems| {
@@ -157,9 +191,14 @@ fn api_tokens(root: &mut Section<'_>, base: &Path) -> Vec<TokenHash> {
 fn stun_uris(root: &mut Section<'_>) -> Vec<String> {
     let uris = root.texts("stun_uris");
     for (key, uri) in &uris {
-        let host = uri.strip_prefix("stun:").or_else(|| uri.strip_prefix("stuns:"));
+        let host = uri
+            .strip_prefix("stun:")
+            .or_else(|| uri.strip_prefix("stuns:"));
         if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' '])) {
-            root.mistake(key, format!("`{uri}` is no STUN server such as stun:stun.example.org:3478"));
+            root.mistake(
+                key,
+                format!("`{uri}` is no STUN server such as stun:stun.example.org:3478"),
+            );
         }
     }
     uris.into_iter().map(|(_, uri)| uri).collect()
@@ -178,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_shortest_file_gives_the_defaults() {
-        let config = NodeConfig::from_toml("data_dir = \"data\"", Path::new("/etc/espalier")).unwrap();
+        let config =
+            NodeConfig::from_toml("data_dir = \"data\"", Path::new("/etc/espalier")).unwrap();
         assert_eq!(config.data_dir, Some(PathBuf::from("/etc/espalier/data")));
         assert_eq!(config.listen.to_string(), "0.0.0.0:7300");
         assert_eq!(config.admin_listen.unwrap().to_string(), "127.0.0.1:7302");
@@ -190,44 +230,93 @@ mod tests {
     fn every_single_mistake_is_reported_with_its_key() {
         let table = [
             ("", "data_dir: is missing"),
-            ("data_dir = 1", "data_dir: expected a text in quotes, found a value of type integer"),
-            ("data_dir = \"d\"\nlisten = \"7300\"", "listen: `7300` is no address"),
+            (
+                "data_dir = 1",
+                "data_dir: expected a text in quotes, found a value of type integer",
+            ),
+            (
+                "data_dir = \"d\"\nlisten = \"7300\"",
+                "listen: `7300` is no address",
+            ),
             ("data_dir = \"d\"\nlisten = true", "listen: expected a text"),
-            ("data_dir = \"d\"\nadmin_listen = \"x\"", "admin_listen: `x` is no address"),
+            (
+                "data_dir = \"d\"\nadmin_listen = \"x\"",
+                "admin_listen: `x` is no address",
+            ),
             (
                 "data_dir = \"d\"\nlisten = \"127.0.0.1:7302\"",
                 "admin_listen: is the same address as listen",
             ),
             ("data_dir = \"d\"\nlistne = \"x\"", "listne: is no key"),
             ("data_dir = \"d\"\ntls = 1", "tls: expected a section"),
-            ("data_dir = \"d\"\n[tls]\nkey = \"k\"", "tls.certificate: is missing"),
-            ("data_dir = \"d\"\n[tls]\ncertificate = \"c\"", "tls.key: is missing"),
-            ("data_dir = \"d\"\n[[issuers]]", "issuers[0].public_key: is missing"),
+            (
+                "data_dir = \"d\"\n[tls]\nkey = \"k\"",
+                "tls.certificate: is missing",
+            ),
+            (
+                "data_dir = \"d\"\n[tls]\ncertificate = \"c\"",
+                "tls.key: is missing",
+            ),
+            (
+                "data_dir = \"d\"\n[[issuers]]",
+                "issuers[0].public_key: is missing",
+            ),
             (
                 "data_dir = \"d\"\n[[issuers]]\npublic_key = \"a\"\nsecret_file = \"b\"",
                 "issuers[0].secret_file: cannot stand beside public_key",
             ),
-            ("data_dir = \"d\"\n[[issuers]]\npublic_key = \"a\"", "issuers[0].public_key: cannot read"),
+            (
+                "data_dir = \"d\"\n[[issuers]]\npublic_key = \"a\"",
+                "issuers[0].public_key: cannot read",
+            ),
             ("data_dir = \"d\"\nissuers = 1", "issuers: expected a list"),
-            ("data_dir = \"d\"\nissuers = [1]", "issuers[0]: expected a section"),
-            ("data_dir = \"d\"\napi_tokens_file = \"t\"", "api_tokens_file: cannot read"),
-            ("data_dir = \"d\"\nstun_uris = [\"http://x\"]", "stun_uris[0]: `http://x` is no STUN"),
-            ("data_dir = \"d\"\nstun_uris = [3]", "stun_uris[0]: expected a text"),
-            ("data_dir = \"d\"\n[limits]\nmax_channels = 0", "limits.max_channels: 0 is not between"),
-            ("data_dir = \"d\"\n[limits]\nmax_channels = -1", "limits.max_channels: -1 is not between"),
-            ("data_dir = \"d\"\n[limits]\nmax_channels = \"1\"", "limits.max_channels: expected a whole"),
-            ("data_dir = \"d\"\n[limits]\nmax = 0", "limits.max: is no key"),
+            (
+                "data_dir = \"d\"\nissuers = [1]",
+                "issuers[0]: expected a section",
+            ),
+            (
+                "data_dir = \"d\"\napi_tokens_file = \"t\"",
+                "api_tokens_file: cannot read",
+            ),
+            (
+                "data_dir = \"d\"\nstun_uris = [\"http://x\"]",
+                "stun_uris[0]: `http://x` is no STUN",
+            ),
+            (
+                "data_dir = \"d\"\nstun_uris = [3]",
+                "stun_uris[0]: expected a text",
+            ),
+            (
+                "data_dir = \"d\"\n[limits]\nmax_channels = 0",
+                "limits.max_channels: 0 is not between",
+            ),
+            (
+                "data_dir = \"d\"\n[limits]\nmax_channels = -1",
+                "limits.max_channels: -1 is not between",
+            ),
+            (
+                "data_dir = \"d\"\n[limits]\nmax_channels = \"1\"",
+                "limits.max_channels: expected a whole",
+            ),
+            (
+                "data_dir = \"d\"\n[limits]\nmax = 0",
+                "limits.max: is no key",
+            ),
             ("data_dir = ", "the file: is not TOML"),
         ];
         for (text, expect) in table {
             let found = mistakes(text);
-            assert!(found.iter().any(|line| line.starts_with(expect)), "{text}: {found:?}");
+            assert!(
+                found.iter().any(|line| line.starts_with(expect)),
+                "{text}: {found:?}"
+            );
         }
     }
 
     #[test]
     fn several_mistakes_are_reported_at_once() {
-        let found = mistakes("listen = 1\nfoo = 2\n[limits]\nmax_channels = 0\nsession_queue = \"x\"");
+        let found =
+            mistakes("listen = 1\nfoo = 2\n[limits]\nmax_channels = 0\nsession_queue = \"x\"");
         assert_eq!(found.len(), 5, "{found:?}");
     }
 
@@ -235,8 +324,14 @@ mod tests {
     fn files_that_are_named_are_read_and_checked() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        write("pub.pem", include_str!("../../../../token/tests/keys/p256.pub.pem"));
-        write("private.pem", include_str!("../../../../token/tests/keys/p256.pem"));
+        write(
+            "pub.pem",
+            include_str!("../../../../token/tests/keys/p256.pub.pem"),
+        );
+        write(
+            "private.pem",
+            include_str!("../../../../token/tests/keys/p256.pem"),
+        );
         write("secret", &"s".repeat(32));
         write("short", "s");
         write("cert.pem", "-----BEGIN CERTIFICATE-----\n");
@@ -249,8 +344,12 @@ mod tests {
                    secret_file = \"short\"\n[tls]\ncertificate = \"pub.pem\"\nkey = \"pub.pem\"";
         let found = NodeConfig::from_toml(bad, dir.path()).unwrap_err();
         let keys: Vec<&str> = found.0.iter().map(|mistake| mistake.key.as_str()).collect();
-        let expect =
-            ["tls.certificate", "tls.key", "issuers[0].public_key", "issuers[1].secret_file"];
+        let expect = [
+            "tls.certificate",
+            "tls.key",
+            "issuers[0].public_key",
+            "issuers[1].secret_file",
+        ];
         assert_eq!(keys, expect, "{found}");
     }
 }

@@ -40,7 +40,10 @@ impl Admission {
         let tracks = translate::tracks(&mut faults, "open.tracks", &open.tracks);
         let held = translate::held(&mut faults, "open.held", &open.held);
         if open.upload_bps > limits.max_upload_bps {
-            faults.add("open.upload_bps", format!("is more than {}", limits.max_upload_bps));
+            faults.add(
+                "open.upload_bps",
+                format!("is more than {}", limits.max_upload_bps),
+            );
         }
         if open.ticket.len() > MAX_TICKET {
             faults.add("open.ticket", format!("is longer than {MAX_TICKET} bytes"));
@@ -49,21 +52,30 @@ impl Admission {
             faults.add("open.agent", format!("is longer than {MAX_AGENT} bytes"));
         }
         if open.min_version == 0 || open.min_version > open.max_version {
-            faults.add("open.min_version", "must be at least 1 and at most max_version");
+            faults.add(
+                "open.min_version",
+                "must be at least 1 and at most max_version",
+            );
         }
         let parts = (|| Some((peer?, channel?, role?, tracks?, held?)))();
         let (peer, channel, role, tracks, held) =
             faults.result(parts).map_err(SessionError::Invalid)?;
         let (lowest, highest) = SUPPORTED_VERSIONS;
         if open.min_version > highest || open.max_version < lowest {
-            return Err(SessionError::Versions { supported: format!("{lowest} to {highest}") });
+            return Err(SessionError::Versions {
+                supported: format!("{lowest} to {highest}"),
+            });
         }
         Ok(Self {
             peer,
             channel,
             role,
             // A consumer has no children, so what it could upload is nobody's to plan with.
-            upload_bps: if role == PeerRole::Consumer { 0 } else { open.upload_bps },
+            upload_bps: if role == PeerRole::Consumer {
+                0
+            } else {
+                open.upload_bps
+            },
             tracks,
             held,
             generation: open.generation.map(translate::generation),
@@ -74,11 +86,15 @@ impl Admission {
     /// The channel that an `Open` names, if it names one: what a token is checked against before anything
     /// else is looked at.
     pub(crate) fn channel_of(open: &v1::Open) -> Result<ChannelId, SessionError> {
-        open.channel.parse().map_err(|error: espalier_orchestrator_core::IdError| {
-            let violation =
-                Violation { field: "open.channel".to_owned(), problem: error.to_string() };
-            SessionError::Invalid(vec![violation])
-        })
+        open.channel
+            .parse()
+            .map_err(|error: espalier_orchestrator_core::IdError| {
+                let violation = Violation {
+                    field: "open.channel".to_owned(),
+                    problem: error.to_string(),
+                };
+                SessionError::Invalid(vec![violation])
+            })
     }
 }
 
@@ -100,9 +116,10 @@ mod tests {
 
     fn fields(open: v1::Open) -> Vec<String> {
         match Admission::check(open, &Limits::default()) {
-            Err(SessionError::Invalid(violations)) => {
-                violations.into_iter().map(|violation| violation.field).collect()
-            }
+            Err(SessionError::Invalid(violations)) => violations
+                .into_iter()
+                .map(|violation| violation.field)
+                .collect(),
             other => panic!("expected violations, got {other:?}"),
         }
     }
@@ -113,31 +130,43 @@ mod tests {
         let held = |change: fn(&mut v1::HeldEdge)| {
             let mut edge = v1::HeldEdge {
                 track: "v0".to_owned(),
-                source: Some(v1::Source { kind: Some(v1::source::Kind::Cdn(v1::Cdn {})) }),
+                source: Some(v1::Source {
+                    kind: Some(v1::source::Kind::Cdn(v1::Cdn {})),
+                }),
                 ..v1::HeldEdge::default()
             };
             change(&mut edge);
-            v1::Open { held: vec![edge], ..open() }
+            v1::Open {
+                held: vec![edge],
+                ..open()
+            }
         };
         let table: [(&str, Change); 11] = [
             ("open.peer", |open| open.peer = "FF".to_owned()),
             ("open.channel", |open| open.channel = "News".to_owned()),
             ("open.role", |open| open.role = 0),
             ("open.role", |open| open.role = 99),
-            ("open.tracks[1]", |open| open.tracks = vec!["a".to_owned(), "a b".to_owned()]),
+            ("open.tracks[1]", |open| {
+                open.tracks = vec!["a".to_owned(), "a b".to_owned()]
+            }),
             ("open.tracks", |open| open.tracks = vec!["a".to_owned(); 65]),
             ("open.upload_bps", |open| open.upload_bps = u64::MAX),
             ("open.ticket", |open| open.ticket = vec![0; 300]),
             ("open.agent", |open| open.agent = "x".repeat(200)),
             ("open.min_version", |open| open.min_version = 0),
-            ("open.min_version", |open| (open.min_version, open.max_version) = (3, 2)),
+            ("open.min_version", |open| {
+                (open.min_version, open.max_version) = (3, 2)
+            }),
         ];
         for (field, change) in table {
             let mut bad = open();
             change(&mut bad);
             assert_eq!(fields(bad), [field]);
         }
-        assert_eq!(fields(held(|edge| edge.track.clear())), ["open.held[0].track"]);
+        assert_eq!(
+            fields(held(|edge| edge.track.clear())),
+            ["open.held[0].track"]
+        );
         assert_eq!(
             fields(held(|edge| edge.source = Some(v1::Source { kind: None }))),
             ["open.held[0].source"]
@@ -151,16 +180,32 @@ mod tests {
 
     #[test]
     fn versions_must_overlap() {
-        let newer = v1::Open { min_version: 2, max_version: 3, ..open() };
+        let newer = v1::Open {
+            min_version: 2,
+            max_version: 3,
+            ..open()
+        };
         let refused = Admission::check(newer, &Limits::default());
         assert!(matches!(refused, Err(SessionError::Versions { .. })));
-        let both = v1::Open { min_version: 1, max_version: 3, ..open() };
+        let both = v1::Open {
+            min_version: 1,
+            max_version: 3,
+            ..open()
+        };
         assert!(Admission::check(both, &Limits::default()).is_ok());
     }
 
     #[test]
     fn a_consumer_offers_nothing() {
-        let consumer = v1::Open { role: v1::PeerRole::Consumer.into(), ..open() };
-        assert_eq!(Admission::check(consumer, &Limits::default()).unwrap().upload_bps, 0);
+        let consumer = v1::Open {
+            role: v1::PeerRole::Consumer.into(),
+            ..open()
+        };
+        assert_eq!(
+            Admission::check(consumer, &Limits::default())
+                .unwrap()
+                .upload_bps,
+            0
+        );
     }
 }

@@ -41,8 +41,19 @@ impl Line {
         let (sender, queue) = mpsc::channel(capacity);
         let end = Arc::new(End::default());
         let reached = Box::pin(end.reached.clone().cancelled_owned());
-        let line = Self { queue: sender, end: Arc::clone(&end) };
-        (line, Outgoing { queue, end, reached, state: State::Open })
+        let line = Self {
+            queue: sender,
+            end: Arc::clone(&end),
+        };
+        (
+            line,
+            Outgoing {
+                queue,
+                end,
+                reached,
+                state: State::Open,
+            },
+        )
     }
 
     /// Queues a message. A peer whose queue is full is dropped: it attaches again and gets the whole state,
@@ -142,7 +153,9 @@ mod tests {
         line.send(notice());
         line.send(notice());
         line.close(Closing::AfterQueue);
-        line.close(Closing::Now(Box::new(Status::aborted("too late to say this"))));
+        line.close(Closing::Now(Box::new(Status::aborted(
+            "too late to say this",
+        ))));
         line.send(notice());
         assert!(outgoing.next().await.unwrap().is_ok());
         assert!(outgoing.next().await.unwrap().is_ok());

@@ -67,7 +67,9 @@ impl Session {
         loop {
             // A peer that says too much is read more slowly; its connection's flow control does the rest.
             self.pace.until_ready().await;
-            let Ok(Some(message)) = incoming.message().await else { return Ok(Next::Read) };
+            let Ok(Some(message)) = incoming.message().await else {
+                return Ok(Next::Read);
+            };
             let Some(kind) = message.kind else { continue };
             if let Next::Left = self.hear(kind).await? {
                 return Ok(Next::Left);
@@ -82,18 +84,23 @@ impl Session {
             Kind::Acknowledge(acknowledge) => {
                 let generation = acknowledge.generation.map(translate::generation);
                 let generation = generation.ok_or_else(|| missing("acknowledge.generation"))?;
-                self.tell(ChannelEvent::Acknowledged { peer, generation }).await?;
+                self.tell(ChannelEvent::Acknowledged { peer, generation })
+                    .await?;
             }
             Kind::Signal(signal) => self.signal(signal)?,
             Kind::Report(report) => {
                 // Only reports may be dropped: the next one says the same and more.
-                if self.start.channel.try_tell(translate::report(peer, &report)).is_err() {
+                if self
+                    .start
+                    .channel
+                    .try_tell(translate::report(peer, &report))
+                    .is_err()
+                {
                     metrics::report_dropped();
                 }
             }
             Kind::WantTracks(wanted) => {
-                let event =
-                    translate::want_tracks(peer, &wanted).map_err(SessionError::Invalid)?;
+                let event = translate::want_tracks(peer, &wanted).map_err(SessionError::Invalid)?;
                 if let ChannelEvent::WantTracks { tracks, .. } = &event {
                     self.start.board.note_tracks(peer, tracks);
                 }
@@ -126,14 +133,25 @@ impl Session {
 
     /// Waits for room in the channel's mailbox: back-pressure on this peer alone.
     async fn tell(&self, event: ChannelEvent) -> Result<(), SessionError> {
-        if !self.start.board.is_current(self.start.peer, self.start.attachment) {
+        if !self
+            .start
+            .board
+            .is_current(self.start.peer, self.start.attachment)
+        {
             return Err(SessionError::Superseded);
         }
         Ok(self.start.channel.tell(event).await?)
     }
 
     async fn finish(&self, outcome: Result<Next, SessionError>) {
-        let SessionStart { peer, attachment, board, channel, line, .. } = &self.start;
+        let SessionStart {
+            peer,
+            attachment,
+            board,
+            channel,
+            line,
+            ..
+        } = &self.start;
         let event = match outcome {
             Ok(Next::Left) if board.leave(*peer, *attachment) => {
                 line.close(Closing::AfterQueue);
@@ -151,19 +169,30 @@ impl Session {
         };
         if let Some(event) = event {
             // A channel that has ended needs to know of nobody's end.
-            drop(channel.tell(event).await);
+            let _ended_already = channel.tell(event).await;
         }
     }
 
     fn lost(&self) -> Option<ChannelEvent> {
-        let SessionStart { peer, attachment, board, .. } = &self.start;
+        let SessionStart {
+            peer,
+            attachment,
+            board,
+            ..
+        } = &self.start;
         let current = board.detach(*peer, *attachment);
-        current.then_some(ChannelEvent::SessionLost { peer: *peer, attachment: *attachment })
+        current.then_some(ChannelEvent::SessionLost {
+            peer: *peer,
+            attachment: *attachment,
+        })
     }
 }
 
 fn missing(field: &str) -> SessionError {
-    let violation = Violation { field: field.to_owned(), problem: "is missing".to_owned() };
+    let violation = Violation {
+        field: field.to_owned(),
+        problem: "is missing".to_owned(),
+    };
     SessionError::Invalid(vec![violation])
 }
 

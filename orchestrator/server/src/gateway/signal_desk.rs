@@ -33,24 +33,43 @@ pub(super) struct SignalDesk<T> {
 
 impl<T> Default for SignalDesk<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new() }
+        Self {
+            waiting: VecDeque::new(),
+        }
     }
 }
 
 impl<T> SignalDesk<T> {
     /// Keeps a signal for later; gives it back when too many wait.
-    pub(super) fn hold(&mut self, from: PeerId, to: PeerId, signal: T, now: Duration) -> Result<(), T> {
-        let of_sender = self.waiting.iter().filter(|waiting| waiting.from == from).count();
+    pub(super) fn hold(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        signal: T,
+        now: Duration,
+    ) -> Result<(), T> {
+        let of_sender = self
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.from == from)
+            .count();
         if self.waiting.len() >= MAX_WAITING || of_sender >= MAX_PER_SENDER {
             return Err(signal);
         }
-        self.waiting.push_back(Waiting { from, to, signal, until: now + PATIENCE });
+        self.waiting.push_back(Waiting {
+            from,
+            to,
+            signal,
+            until: now + PATIENCE,
+        });
         Ok(())
     }
 
     /// Returns whether a signal of this pair waits: later ones must not overtake it.
     pub(super) fn holds(&self, from: PeerId, to: PeerId) -> bool {
-        self.waiting.iter().any(|waiting| waiting.from == from && waiting.to == to)
+        self.waiting
+            .iter()
+            .any(|waiting| waiting.from == from && waiting.to == to)
     }
 
     /// Takes out every signal from or to `peer` whose pair is `ready`, oldest first.
@@ -79,8 +98,9 @@ impl<T> SignalDesk<T> {
         if !self.waiting.iter().any(&chosen) {
             return Vec::new();
         }
-        let (taken, kept) =
-            std::mem::take(&mut self.waiting).into_iter().partition::<VecDeque<_>, _>(chosen);
+        let (taken, kept) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(chosen);
         self.waiting = kept;
         taken.into()
     }
@@ -106,8 +126,11 @@ mod tests {
         }
         assert!(desk.holds(A, B) && !desk.holds(C, A));
         assert!(desk.release(C, |_, _| false).is_empty());
-        let signals: Vec<_> =
-            desk.release(B, |_, _| true).into_iter().map(|waiting| waiting.signal).collect();
+        let signals: Vec<_> = desk
+            .release(B, |_, _| true)
+            .into_iter()
+            .map(|waiting| waiting.signal)
+            .collect();
         assert_eq!(signals, [1, 3, 4]);
         assert!(!desk.holds(A, B) && desk.holds(A, C));
     }

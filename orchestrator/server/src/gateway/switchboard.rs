@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use espalier_orchestrator_core::{
-    Assignment, ChannelId, Generation, HeldEdge, PeerId, PeerRole, SessionOpened, Source, SourceReport,
-    TrackName,
+    Assignment, ChannelId, Generation, HeldEdge, PeerId, PeerRole, SessionOpened, Source,
+    SourceReport, TrackName,
 };
 use espalier_proto::v1::{self, node_message::Kind, signal};
 use tokio::sync::Notify;
@@ -98,8 +98,16 @@ impl Switchboard {
         inner.last_attachment += 1;
         let attachment = inner.last_attachment;
         let neighbours = held_neighbours(&opened.held);
-        let seat = Seat { attachment, line: Some(line), opened, neighbours };
-        if let Some(Seat { line: Some(old), .. }) = inner.seats.insert(peer, seat) {
+        let seat = Seat {
+            attachment,
+            line: Some(line),
+            opened,
+            neighbours,
+        };
+        if let Some(Seat {
+            line: Some(old), ..
+        }) = inner.seats.insert(peer, seat)
+        {
             old.close(Closing::Now(Box::new(SessionError::Superseded.into())));
         }
         inner.deliver_waiting(peer);
@@ -109,7 +117,9 @@ impl Switchboard {
     /// Notes that a session ended; returns whether it was the peer's newest.
     pub(crate) fn detach(&self, peer: PeerId, attachment: u64) -> bool {
         let mut inner = self.lock();
-        let Some(seat) = inner.seat(peer, attachment) else { return false };
+        let Some(seat) = inner.seat(peer, attachment) else {
+            return false;
+        };
         seat.line = None;
         true
     }
@@ -139,8 +149,14 @@ impl Switchboard {
     /// Remembers where a peer takes a track from.
     pub(crate) fn note_source(&self, report: &SourceReport) {
         let mut inner = self.lock();
-        let Some(seat) = inner.seats.get_mut(&report.peer) else { return };
-        let held = seat.opened.held.iter_mut().find(|held| held.track == report.track);
+        let Some(seat) = inner.seats.get_mut(&report.peer) else {
+            return;
+        };
+        let held = seat
+            .opened
+            .held
+            .iter_mut()
+            .find(|held| held.track == report.track);
         if let Some(held) = held {
             held.source = report.source;
         }
@@ -154,7 +170,11 @@ impl Switchboard {
             inner.deliver(from, to, signal);
             return;
         }
-        let kept = if from == to { Err(signal) } else { inner.desk.hold(from, to, signal, now) };
+        let kept = if from == to {
+            Err(signal)
+        } else {
+            inner.desk.hold(from, to, signal, now)
+        };
         if let Err(signal) = kept {
             inner.refuse(from, to, signal.attempt, "it cannot be delivered");
         }
@@ -174,16 +194,21 @@ impl Switchboard {
             let now = self.started.elapsed();
             let mut inner = self.lock();
             for late in inner.desk.expire(now) {
-                inner.refuse(late.from, late.to, late.signal.attempt, "the other peer is not there, or not linked");
+                inner.refuse(
+                    late.from,
+                    late.to,
+                    late.signal.attempt,
+                    "the other peer is not there, or not linked",
+                );
             }
         }
     }
 
     /// Says something to every session.
-    pub(crate) fn broadcast(&self, notice: &v1::Notice) {
+    pub(crate) fn broadcast(&self, notice: v1::Notice) {
         for seat in self.lock().seats.values() {
             if let Some(line) = &seat.line {
-                line.send(Kind::Notice(notice.clone()));
+                line.send(Kind::Notice(notice));
             }
         }
     }
@@ -214,7 +239,9 @@ async fn sleep_or_forever(wait: Option<Duration>) {
 
 impl Inner {
     fn seat(&mut self, peer: PeerId, attachment: u64) -> Option<&mut Seat> {
-        self.seats.get_mut(&peer).filter(|seat| seat.attachment == attachment)
+        self.seats
+            .get_mut(&peer)
+            .filter(|seat| seat.attachment == attachment)
     }
 
     fn line(&self, peer: PeerId) -> Option<&Line> {
@@ -227,7 +254,10 @@ impl Inner {
 
     fn deliver(&self, from: PeerId, to: PeerId, signal: v1::Signal) {
         if let Some(line) = self.line(to) {
-            line.send(Kind::Signal(v1::Signal { peer: from.to_string(), ..signal }));
+            line.send(Kind::Signal(v1::Signal {
+                peer: from.to_string(),
+                ..signal
+            }));
         }
     }
 
@@ -245,14 +275,20 @@ impl Inner {
     fn refuse(&self, from: PeerId, to: PeerId, attempt: u64, why: &str) {
         if let Some(line) = self.line(from) {
             let kind = signal::Kind::Refused(why.to_owned());
-            line.send(Kind::Signal(v1::Signal { peer: to.to_string(), attempt, kind: Some(kind) }));
+            line.send(Kind::Signal(v1::Signal {
+                peer: to.to_string(),
+                attempt,
+                kind: Some(kind),
+            }));
         }
     }
 }
 
 fn linked(seats: &BTreeMap<PeerId, Seat>, left: PeerId, right: PeerId) -> bool {
     let told = |one: PeerId, other: PeerId| {
-        seats.get(&one).is_some_and(|seat| seat.neighbours.contains(&other))
+        seats
+            .get(&one)
+            .is_some_and(|seat| seat.neighbours.contains(&other))
     };
     told(left, right) || told(right, left)
 }
@@ -260,7 +296,10 @@ fn linked(seats: &BTreeMap<PeerId, Seat>, left: PeerId, right: PeerId) -> bool {
 fn held_neighbours(held: &[HeldEdge]) -> BTreeSet<PeerId> {
     held.iter()
         .flat_map(|edge| {
-            let sources = [Some(edge.source), edge.standby].into_iter().flatten().filter_map(peer_of);
+            let sources = [Some(edge.source), edge.standby]
+                .into_iter()
+                .flatten()
+                .filter_map(peer_of);
             sources.chain(edge.children.iter().copied())
         })
         .collect()
@@ -292,7 +331,9 @@ fn held_after(assignment: &Assignment) -> Vec<HeldEdge> {
 impl Outlet for Switchboard {
     fn assign(&self, peer: PeerId, assignment: Assignment) {
         let mut inner = self.lock();
-        let Some(seat) = inner.seats.get_mut(&peer) else { return };
+        let Some(seat) = inner.seats.get_mut(&peer) else {
+            return;
+        };
         seat.opened.held = held_after(&assignment);
         seat.opened.generation = Some(assignment.generation);
         let named = assignment.children.iter().map(|child| child.peer);
@@ -306,7 +347,11 @@ impl Outlet for Switchboard {
 
     fn gone(&self, peer: PeerId) {
         let mut inner = self.lock();
-        if inner.seats.get(&peer).is_some_and(|seat| seat.line.is_none()) {
+        if inner
+            .seats
+            .get(&peer)
+            .is_some_and(|seat| seat.line.is_none())
+        {
             inner.seats.remove(&peer);
         }
     }
@@ -316,15 +361,19 @@ impl Outlet for Switchboard {
         // A new engine knows nothing of the absent, and would never say that they are gone.
         inner.seats.retain(|_, seat| seat.line.is_some());
         let seats = inner.seats.iter();
-        seats.map(|(peer, seat)| seat.opened.session(*peer, seat.attachment)).collect()
+        seats
+            .map(|(peer, seat)| seat.opened.session(*peer, seat.attachment))
+            .collect()
     }
 
     fn next_term(&self, term: u64) -> u64 {
-        self.store.next_term(self.channel.as_str()).unwrap_or_else(|error| {
-            // The new term is still higher than the old one; only the next restart may repeat it.
-            tracing::error!(channel = %self.channel, %error, "the term could not be kept");
-            term + 1
-        })
+        self.store
+            .next_term(self.channel.as_str())
+            .unwrap_or_else(|error| {
+                // The new term is still higher than the old one; only the next restart may repeat it.
+                tracing::error!(channel = %self.channel, %error, "the term could not be kept");
+                term + 1
+            })
     }
 }
 

@@ -24,7 +24,7 @@ const SIGNER: Format = Format {
 
 /// What a channel is, as far as somebody decided it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelRecord {
+pub(crate) struct ChannelRecord {
     /// The channel's id.
     pub id: String,
     /// The HLS playlist.
@@ -45,7 +45,7 @@ pub struct ChannelRecord {
 
 /// A channel's policy as it was given: absent fields take their defaults when they are used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyRecord {
+pub(crate) struct PolicyRecord {
     /// How many peers the CDN feeds if the audience's upload allows.
     pub target_roots: Option<u32>,
     /// How many peers the planner may have the CDN feed.
@@ -63,7 +63,7 @@ pub struct PolicyRecord {
 /// Who signs a channel's statements.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SigningRecord {
+pub(crate) enum SigningRecord {
     /// This node, with this Ed25519 seed.
     Own(#[serde(with = "secret::base64_32")] [u8; 32]),
     /// A signer elsewhere, whose public keys were pinned when the channel was created.
@@ -82,11 +82,11 @@ impl core::fmt::Debug for SigningRecord {
 /// A pinned Ed25519 public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PublicKeyRecord(#[serde(with = "secret::base64_32")] pub [u8; 32]);
+pub(crate) struct PublicKeyRecord(#[serde(with = "secret::base64_32")] pub [u8; 32]);
 
 /// Reads and writes channels in one directory.
 #[derive(Debug, Clone)]
-pub struct ChannelStore {
+pub(crate) struct ChannelStore {
     path: PathBuf,
 }
 
@@ -99,11 +99,15 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails, or a channel's file is damaged or missing.
-    pub fn load(&self) -> Result<Vec<ChannelRecord>, StoreError> {
+    pub(crate) fn load(&self) -> Result<Vec<ChannelRecord>, StoreError> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(StoreError::io("read", &self.path))? {
             let path = entry.map_err(StoreError::io("read", &self.path))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             if name.starts_with('.') {
                 fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
                 continue;
@@ -118,7 +122,7 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn create(&self, record: &ChannelRecord) -> Result<(), StoreError> {
+    pub(crate) fn create(&self, record: &ChannelRecord) -> Result<(), StoreError> {
         let building = self.path.join(format!(".{}.new", record.id));
         if building.exists() {
             fs::remove_dir_all(&building).map_err(StoreError::io("remove", &building))?;
@@ -134,7 +138,7 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn update(&self, record: &ChannelRecord) -> Result<(), StoreError> {
+    pub(crate) fn update(&self, record: &ChannelRecord) -> Result<(), StoreError> {
         document::write(&self.dir(&record.id).join("channel"), CHANNEL, record)
     }
 
@@ -142,7 +146,7 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn delete(&self, id: &str) -> Result<(), StoreError> {
+    pub(crate) fn delete(&self, id: &str) -> Result<(), StoreError> {
         let path = self.dir(id);
         let doomed = self.path.join(format!(".{id}.deleted"));
         fs::rename(&path, &doomed).map_err(StoreError::io("remove", &path))?;
@@ -157,9 +161,11 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails, or the file is damaged.
-    pub fn next_term(&self, id: &str) -> Result<u64, StoreError> {
+    pub(crate) fn next_term(&self, id: &str) -> Result<u64, StoreError> {
         let path = self.dir(id).join("term");
-        let term = document::read::<u64>(&path, TERM)?.unwrap_or(0).saturating_add(1);
+        let term = document::read::<u64>(&path, TERM)?
+            .unwrap_or(0)
+            .saturating_add(1);
         document::write(&path, TERM, &term)?;
         Ok(term)
     }
@@ -168,7 +174,10 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails, or the file is damaged.
-    pub fn signer_state<T: DeserializeOwned>(&self, id: &str) -> Result<Option<T>, StoreError> {
+    pub(crate) fn signer_state<T: DeserializeOwned>(
+        &self,
+        id: &str,
+    ) -> Result<Option<T>, StoreError> {
         document::read(&self.dir(id).join("signer"), SIGNER)
     }
 
@@ -177,7 +186,11 @@ impl ChannelStore {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn save_signer_state<T: Serialize>(&self, id: &str, state: &T) -> Result<(), StoreError> {
+    pub(crate) fn save_signer_state<T: Serialize>(
+        &self,
+        id: &str,
+        state: &T,
+    ) -> Result<(), StoreError> {
         let dir = self.dir(id);
         if !dir.exists() {
             return Ok(());
@@ -215,7 +228,10 @@ mod tests {
             id: id.to_owned(),
             origin_uri: "http://127.0.0.1/live.m3u8".to_owned(),
             signer_uri: None,
-            policy: PolicyRecord { max_depth: Some(5), ..PolicyRecord::default() },
+            policy: PolicyRecord {
+                max_depth: Some(5),
+                ..PolicyRecord::default()
+            },
             create_time_ms: 1,
             etag: "e".to_owned(),
             incarnation: u64::MAX,
@@ -235,7 +251,10 @@ mod tests {
             store.create(&remote).unwrap();
             store.save_signer_state("a", &vec![1]).unwrap();
             assert_eq!(store.next_term("a").unwrap(), 1);
-            assert!(matches!(DataDir::open(temp.path()), Err(StoreError::InUse { .. })));
+            assert!(matches!(
+                DataDir::open(temp.path()),
+                Err(StoreError::InUse { .. })
+            ));
             (dir.secrets().unwrap(), store.load().unwrap())
         };
         let dir = DataDir::open(temp.path()).unwrap();
@@ -245,10 +264,16 @@ mod tests {
         assert_eq!(again.admin_token, first.admin_token);
         assert_eq!(again.api_tokens, first.api_tokens);
         assert_eq!(dir.channels().load().unwrap(), channels);
-        assert_eq!(channels.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            channels.iter().map(|c| c.id.as_str()).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
         assert_eq!(dir.channels().next_term("a").unwrap(), 2);
         assert_eq!(dir.channels().next_term("b").unwrap(), 1);
-        assert_eq!(dir.channels().signer_state::<Vec<u8>>("a").unwrap(), Some(vec![1]));
+        assert_eq!(
+            dir.channels().signer_state::<Vec<u8>>("a").unwrap(),
+            Some(vec![1])
+        );
         assert_eq!(dir.channels().signer_state::<Vec<u8>>("b").unwrap(), None);
     }
 
@@ -262,7 +287,10 @@ mod tests {
             fs::create_dir(temp.path().join("channels").join(left)).unwrap();
         }
         assert_eq!(store.load().unwrap(), [record("kept")]);
-        assert_eq!(fs::read_dir(temp.path().join("channels")).unwrap().count(), 1);
+        assert_eq!(
+            fs::read_dir(temp.path().join("channels")).unwrap().count(),
+            1
+        );
         store.delete("kept").unwrap();
         assert_eq!(store.load().unwrap(), []);
         store.save_signer_state("kept", &1).unwrap();
@@ -277,17 +305,29 @@ mod tests {
         let store = dir.channels();
         store.create(&record("news")).unwrap();
         store.next_term("news").unwrap();
-        for file in ["channels/news/channel", "channels/news/term", "node", "issuer.pem", "api-tokens"] {
+        for file in [
+            "channels/news/channel",
+            "channels/news/term",
+            "node",
+            "issuer.pem",
+            "api-tokens",
+        ] {
             let path = temp.path().join(file);
             let good = fs::read(&path).unwrap();
             let mut bad = good.clone();
             let middle = bad.len() * 2 / 3;
             bad.truncate(middle);
             fs::write(&path, &bad).unwrap();
-            let outcome =
-                store.load().map(drop).and(store.next_term("news").map(drop)).and(dir.secrets().map(drop));
+            let outcome = store
+                .load()
+                .map(drop)
+                .and(store.next_term("news").map(drop))
+                .and(dir.secrets().map(drop));
             let error = outcome.expect_err(file).to_string();
-            assert!(error.contains("damaged") && error.contains("delete"), "{file}: {error}");
+            assert!(
+                error.contains("damaged") && error.contains("delete"),
+                "{file}: {error}"
+            );
             assert_eq!(fs::read(&path).unwrap(), bad, "{file} was touched");
             fs::write(&path, &good).unwrap();
         }

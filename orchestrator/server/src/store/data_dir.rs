@@ -27,7 +27,7 @@ const TOKENS: Format = Format {
 
 /// An open data directory, locked against every other node.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     // Held, never read: closing it releases the lock.
     _lock: File,
@@ -35,7 +35,7 @@ pub struct DataDir {
 
 /// What a node keeps secret, apart from its channels' keys.
 #[derive(Clone)]
-pub struct NodeSecrets {
+pub(crate) struct NodeSecrets {
     /// The HMAC key of resume tickets.
     pub ticket_key: [u8; 32],
     /// The key that signs viewer tokens issued by this node.
@@ -62,21 +62,26 @@ impl DataDir {
     ///
     /// # Errors
     /// When it cannot be made or opened, or another node has it.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         make_dir(path)?;
         make_dir(&path.join("channels"))?;
         let lock_path = path.join("lock");
         let lock = File::create(&lock_path).map_err(StoreError::io("create", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+                path: path.to_owned(),
+            }),
             Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &lock_path)(error)),
         }
     }
 
     /// The channels' part of the directory.
     #[must_use]
-    pub fn channels(&self) -> ChannelStore {
+    pub(crate) fn channels(&self) -> ChannelStore {
         ChannelStore::new(self.path.join("channels"))
     }
 
@@ -84,7 +89,7 @@ impl DataDir {
     ///
     /// # Errors
     /// When the disk fails, or a file is damaged.
-    pub fn secrets(&self) -> Result<NodeSecrets, StoreError> {
+    pub(crate) fn secrets(&self) -> Result<NodeSecrets, StoreError> {
         let (admin_token, api_tokens) = self.api_tokens()?;
         Ok(NodeSecrets {
             ticket_key: self.ticket_key()?,
@@ -99,7 +104,9 @@ impl DataDir {
         if let Some(node) = document::read::<NodeDocument>(&path, NODE)? {
             return Ok(node.ticket_key);
         }
-        let node = NodeDocument { ticket_key: secret::random() };
+        let node = NodeDocument {
+            ticket_key: secret::random(),
+        };
         document::write(&path, NODE, &node)?;
         Ok(node.ticket_key)
     }
@@ -138,7 +145,13 @@ impl DataDir {
         let token = format!("esp_{}", URL_SAFE_NO_PAD.encode(secret::random::<32>()));
         document::write_bytes(&admin, format!("{token}\n").as_bytes())?;
         let tokens = vec![TokenHash::of("admin", &token)];
-        document::write(&hashes, TOKENS, &TokensDocument { tokens: tokens.clone() })?;
+        document::write(
+            &hashes,
+            TOKENS,
+            &TokensDocument {
+                tokens: tokens.clone(),
+            },
+        )?;
         Ok((Some(token), tokens))
     }
 }
@@ -148,7 +161,9 @@ fn make_dir(path: &Path) -> Result<(), StoreError> {
     made.map_err(StoreError::io("create", path))?;
     let writable = fs::metadata(path).map_err(StoreError::io("read", path))?;
     if !writable.is_dir() {
-        return Err(StoreError::io("use", path)(std::io::Error::other("it is no directory")));
+        return Err(StoreError::io("use", path)(std::io::Error::other(
+            "it is no directory",
+        )));
     }
     Ok(())
 }

@@ -62,7 +62,11 @@ pub(super) struct Format {
 }
 
 /// Writes `value` to `path`, all or nothing.
-pub(super) fn write<T: Serialize>(path: &Path, format: Format, value: &T) -> Result<(), StoreError> {
+pub(super) fn write<T: Serialize>(
+    path: &Path,
+    format: Format,
+    value: &T,
+) -> Result<(), StoreError> {
     let body = serde_json::to_vec_pretty(value)
         .map_err(|error| StoreError::io("encode", path)(io::Error::other(error)))?;
     let header = format!("{} sha256={}\n", format.name, digest(&body));
@@ -70,15 +74,27 @@ pub(super) fn write<T: Serialize>(path: &Path, format: Format, value: &T) -> Res
 }
 
 /// Reads what [`write`] wrote; `None` when there is no such file.
-pub(super) fn read<T: DeserializeOwned>(path: &Path, format: Format) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+pub(super) fn read<T: DeserializeOwned>(
+    path: &Path,
+    format: Format,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read_bytes(path)? else {
+        return Ok(None);
+    };
     decode(&bytes, format)
         .map(Some)
-        .map_err(|problem| StoreError::Damaged { path: path.to_owned(), problem, remedy: format.remedy })
+        .map_err(|problem| StoreError::Damaged {
+            path: path.to_owned(),
+            problem,
+            remedy: format.remedy,
+        })
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, String> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("its first line is cut off")?;
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or("its first line is cut off")?;
     let (header, body) = bytes.split_at(end);
     let body = body.strip_prefix(b"\n").unwrap_or(body);
     let body = body.strip_suffix(b"\n").unwrap_or(body);
@@ -103,8 +119,10 @@ pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(StoreError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
-    file.sync_all().map_err(StoreError::io("sync", &temporary))?;
+    file.write_all(bytes)
+        .map_err(StoreError::io("write", &temporary))?;
+    file.sync_all()
+        .map_err(StoreError::io("sync", &temporary))?;
     fs::rename(&temporary, path).map_err(StoreError::io("replace", path))?;
     sync_parent(path)
 }
@@ -117,14 +135,18 @@ pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(meta) if meta.len() > MAX_FILE => Err(StoreError::io("read", path)(io::Error::other(
             "it is far larger than anything this node writes",
         ))),
-        Ok(_) => fs::read(path).map(Some).map_err(StoreError::io("read", path)),
+        Ok(_) => fs::read(path)
+            .map(Some)
+            .map_err(StoreError::io("read", path)),
     }
 }
 
 /// Makes a rename or a removal in `path`'s directory durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path.parent().unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", parent))
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(StoreError::io("sync", parent))
 }
 
 fn temporary_name(path: &Path) -> PathBuf {
@@ -143,7 +165,10 @@ fn digest(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format { name: "espalier-test-1", remedy: "delete it" };
+    const FORMAT: Format = Format {
+        name: "espalier-test-1",
+        remedy: "delete it",
+    };
 
     #[test]
     fn reads_back_what_was_written_and_leaves_no_temporary_file() {
@@ -169,12 +194,18 @@ mod tests {
             bad[at] ^= 0x01;
             fs::write(&path, &bad).unwrap();
             let error = read::<Vec<String>>(&path, FORMAT).unwrap_err();
-            assert!(matches!(error, StoreError::Damaged { .. }), "byte {at}: {error}");
+            assert!(
+                matches!(error, StoreError::Damaged { .. }),
+                "byte {at}: {error}"
+            );
             assert!(error.to_string().contains("delete it"), "{error}");
             fs::write(&path, &good[..at]).unwrap();
             assert!(read::<Vec<String>>(&path, FORMAT).is_err(), "cut at {at}");
         }
-        let other = Format { name: "espalier-test-2", ..FORMAT };
+        let other = Format {
+            name: "espalier-test-2",
+            ..FORMAT
+        };
         fs::write(&path, &good).unwrap();
         assert!(read::<Vec<String>>(&path, other).is_err());
     }

@@ -11,16 +11,20 @@ mod channels;
 mod data_dir;
 mod document;
 
-pub use channels::{ChannelRecord, ChannelStore, PolicyRecord, PublicKeyRecord, SigningRecord};
-pub use data_dir::{DataDir, NodeSecrets};
+pub(crate) use channels::{
+    ChannelRecord, ChannelStore, PolicyRecord, PublicKeyRecord, SigningRecord,
+};
+pub(crate) use data_dir::{DataDir, NodeSecrets};
 pub use document::StoreError;
 
 /// Runs a blocking store call on a thread that may block.
 ///
 /// # Errors
 /// The call's own error; or [`StoreError::Interrupted`] when the runtime is going down.
-pub async fn on_disk<T: Send + 'static>(
+pub(crate) async fn on_disk<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(call).await.unwrap_or(Err(StoreError::Interrupted))
+    tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or(Err(StoreError::Interrupted))
 }

@@ -1,0 +1,8 @@
+//! The node, through its real port: tonic on a free port, a real origin, fake peers.
+
+mod channels;
+mod command_line;
+mod restart;
+mod sessions;
+mod support;
+mod topology;
