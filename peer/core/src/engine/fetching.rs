@@ -10,7 +10,6 @@ use crate::cdn::{Body, Fetch, Purpose, TooLong};
 use crate::command::{Command, FetchRequest, Publication};
 use crate::event::FetchUpdate;
 use crate::ids::FetchId;
-use crate::ring::Status;
 use crate::track::Unsigned;
 
 use super::RelayEngine;

@@ -343,7 +343,7 @@ impl RelayEngine {
             return;
         };
         let (from, silent) = (object.from, object.published_unverified);
-        object.player_waits = None;
+        let in_turn = object.player_waits.take().is_none();
         let fetch = object.fetch.take();
         self.counters.objects_completed += 1;
         if let Some(id) = fetch {
@@ -358,7 +358,9 @@ impl RelayEngine {
         }
         if key.kind == ObjectKind::Segment {
             self.tracks[t].playout.make_available(&key, now);
-            self.judge_source(t, from);
+            if in_turn {
+                self.judge_source(t, from);
+            }
         }
         self.dirty = true;
     }

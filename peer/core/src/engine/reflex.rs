@@ -307,7 +307,7 @@ impl RelayEngine {
             return;
         };
         let steady = track.decision.flowing && track.assignment.source == Some(Source::Peer(peer));
-        if !steady || from.parent_bytes == from.total() || from.parent_bytes == 0 {
+        if !steady || from.parent_bytes == from.total() {
             track.late_objects = 0;
             return;
         }
