@@ -259,11 +259,6 @@ impl ChannelEngine {
     pub(crate) fn last_work(&self) -> Work {
         self.work
     }
-
-    #[cfg(test)]
-    pub(crate) fn forest(&self) -> &Forest {
-        &self.forest
-    }
 }
 
 /// Things that are remembered for [`MEMORY`], and at most [`Memory::MOST`] of them.

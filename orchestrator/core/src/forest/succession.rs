@@ -11,7 +11,7 @@ use super::node::{NodeRef, OpenClass, Place, count};
 /// Candidates that one search looks at.
 const MOST_EXAMINED: usize = 32;
 /// Interior nodes that one event tries to protect.
-const MOST_PROTECTED: usize = 8;
+const MOST_PROTECTED: usize = 4;
 
 impl Forest {
     /// Frees what the node's successor has reserved for it.

@@ -61,7 +61,6 @@ struct Run {
     world: World,
     model: Model,
     digest: DefaultHasher,
-    most: (u32, u32),
 }
 
 impl Run {
@@ -72,7 +71,6 @@ impl Run {
             world,
             model: Model::default(),
             digest: DefaultHasher::new(),
-            most: (0, 0),
         };
         run.set_tracks(TRACKS);
         run
@@ -323,8 +321,6 @@ impl Run {
     fn verify(&mut self, what: &str) {
         self.take_alarms();
         self.model.verify(&self.world, what);
-        let work = self.world.engine.last_work();
-        self.most.0 = self.most.0.max(work.examined);
         for (peer, assignment) in core::mem::take(&mut self.world.sent) {
             (peer, format!("{assignment:?}")).hash(&mut self.digest);
         }

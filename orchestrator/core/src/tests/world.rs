@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::forest::Work;
 use crate::*;
 
 pub(super) fn track(name: &str) -> TrackName {
@@ -48,6 +49,8 @@ pub(super) struct World {
     /// Whether peers report on their own that data flows from where they are told to take it.
     pub(super) obedient: bool,
     pub(super) attachments: u64,
+    /// The most that one event made the planner do.
+    pub(super) most: Work,
     quiet: bool,
 }
 
@@ -78,6 +81,7 @@ impl World {
             sent: Vec::new(),
             obedient: true,
             attachments: 0,
+            most: Work::default(),
             quiet: false,
         }
     }
@@ -99,9 +103,17 @@ impl World {
 
     pub(super) fn event(&mut self, event: ChannelEvent) {
         let what = format!("{event:?}");
-        self.engine.handle(event, self.now);
+        self.handle(event);
         self.verify(&what);
         self.drain();
+    }
+
+    fn handle(&mut self, event: ChannelEvent) {
+        self.engine.handle(event, self.now);
+        let work = self.engine.last_work();
+        self.most.examined = self.most.examined.max(work.examined);
+        self.most.edges = self.most.edges.max(work.edges);
+        self.most.relabelled = self.most.relabelled.max(work.relabelled);
     }
 
     pub(super) fn verify(&self, what: &str) {
@@ -118,8 +130,7 @@ impl World {
                 ChannelCommand::Commit { entry } => {
                     self.entries.push(entry);
                     self.index += 1;
-                    self.engine
-                        .handle(ChannelEvent::Committed { index: self.index }, self.now);
+                    self.handle(ChannelEvent::Committed { index: self.index });
                     self.verify("committed");
                 }
                 ChannelCommand::Assign { peer, assignment } => {
@@ -145,8 +156,7 @@ impl World {
         }
         let generation = assignment.generation;
         actor.assignment = Some(assignment);
-        self.engine
-            .handle(ChannelEvent::Acknowledged { peer, generation }, self.now);
+        self.handle(ChannelEvent::Acknowledged { peer, generation });
         if self.obedient {
             self.flow(peer);
         }
