@@ -1,0 +1,88 @@
+//! The benchmarks: what each measures and how it is run.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo::cargo;
+use crate::console::say;
+
+struct Bench {
+    name: &'static str,
+    package: &'static str,
+    target: &'static str,
+    what: &'static str,
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "signer",
+        package: "espalier-signer",
+        target: "detection",
+        what: "how soon a new segment of a regular origin is detected, and for how many requests",
+    },
+    Bench {
+        name: "datapath",
+        package: "espalier-peer",
+        target: "datapath",
+        what: "receive once, send to 1, 4 and 8 children, beside the bare webrtc crate",
+    },
+];
+
+/// Names the benchmarks.
+///
+/// # Errors
+///
+/// None; the type is that of the other commands.
+pub(crate) fn list() -> Result<()> {
+    for bench in BENCHES {
+        say(format!(
+            "{:<9} {} ({})",
+            bench.name,
+            bench.what,
+            shown(bench)
+        ));
+    }
+    Ok(())
+}
+
+/// Runs one benchmark, or all.
+///
+/// # Errors
+///
+/// If there is none of that name, or one fails.
+pub(crate) fn run(name: Option<&str>) -> Result<()> {
+    let chosen: Vec<&Bench> = BENCHES
+        .iter()
+        .filter(|bench| name.is_none_or(|name| name == bench.name))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!("there is no such benchmark: {}", names.join(", "));
+    }
+    for bench in chosen {
+        say(format!(
+            "\n==> {}: {}\n{}",
+            bench.name,
+            bench.what,
+            shown(bench)
+        ));
+        let status = cargo([
+            "bench",
+            "--profile=release",
+            "--package",
+            bench.package,
+            "--bench",
+            bench.target,
+        ])
+        .status()
+        .context("cargo bench did not run")?;
+        ensure!(status.success(), "{} failed: {}", bench.name, shown(bench));
+    }
+    Ok(())
+}
+
+fn shown(bench: &Bench) -> String {
+    format!(
+        "cargo bench --profile=release --package {} --bench {}",
+        bench.package, bench.target
+    )
+}

@@ -1,0 +1,46 @@
+//! cargo, as it called us.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// The programs that users run, by package.
+pub(crate) const PROGRAMS: [&str; 4] = [
+    "espalier-orchestrator",
+    "espalier-signer",
+    "espalier-peer",
+    "espalier-cli",
+];
+
+/// A cargo command, in the workspace's directory.
+pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace());
+    command
+}
+
+/// The workspace's directory.
+pub(crate) fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Where release builds go, wherever the environment or the configuration has it.
+pub(crate) fn release_directory() -> Result<PathBuf> {
+    let output = cargo(["metadata", "--no-deps", "--format-version=1"])
+        .output()
+        .context("cargo metadata did not run")?;
+    ensure!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("cargo metadata is no JSON")?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .context("there is no target directory")?;
+    Ok(Path::new(target).join("release"))
+}
