@@ -89,14 +89,13 @@ where
 {
     async fn next(&mut self) -> Option<Result<T, Status>> {
         while !self.over {
-            if let Some((at, _)) = self.last {
-                if let Err(ended) = self.changes.next().await {
+            let view = match self.next_view().await {
+                Ok(view) => view,
+                Err(ended) => {
                     self.over = true;
                     return Some(Err(ended));
                 }
-                tokio::time::sleep_until(at + INTERVAL).await;
-            }
-            let view = self.changes.view.borrow_and_update().clone();
+            };
             let state = (self.render)(&self.changes.channel, &view);
             if self.last.as_ref().is_none_or(|(_, last)| *last != state) {
                 self.last = Some((Instant::now(), state.clone()));
@@ -104,5 +103,15 @@ where
             }
         }
         None
+    }
+
+    /// The first view is the present one, which may be newer than the last published.
+    async fn next_view(&mut self) -> Result<ChannelView, Status> {
+        let Some((at, _)) = self.last else {
+            return Ok(self.changes.channel.handle.look().await?);
+        };
+        self.changes.next().await?;
+        tokio::time::sleep_until(at + INTERVAL).await;
+        Ok(self.changes.view.borrow_and_update().clone())
     }
 }

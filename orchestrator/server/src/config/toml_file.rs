@@ -227,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_in_deploy_is_valid_and_shows_every_limit_with_its_default() {
+        let sample = include_str!("../../../../deploy/node.toml");
+        let base = Path::new("/etc/espalier");
+        let config = NodeConfig::from_toml(sample, base).unwrap();
+        let (_, limits) = sample.split_once("# [limits]").unwrap();
+        let limits = limits.replace("\n# ", "\n");
+        let shown = format!("data_dir = \"d\"\n[limits]{limits}");
+        assert_eq!(
+            NodeConfig::from_toml(&shown, base).unwrap().limits,
+            config.limits
+        );
+        assert_eq!(
+            limits.matches(" = ").count(),
+            11,
+            "a limit is missing from the sample"
+        );
+    }
+
+    #[test]
     fn every_single_mistake_is_reported_with_its_key() {
         let table = [
             ("", "data_dir: is missing"),

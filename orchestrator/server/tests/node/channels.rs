@@ -425,7 +425,7 @@ async fn statements_are_served_to_viewers_of_the_channel_and_verify_with_its_key
         let message = within(feed.message()).await.unwrap().unwrap();
         if let Some(Fed::Statement(signed)) = message.kind {
             use prost::Message as _;
-            SignedStatement::decode(&signed.encode_to_vec().into(), &keys).unwrap();
+            SignedStatement::decode(signed.encode_to_vec().into(), &keys).unwrap();
             statements += 1;
         }
     }

@@ -181,7 +181,8 @@ async fn bad_messages_end_the_session_with_details() {
     let node = TestNode::dev().await;
     node.create("news", ORIGIN).await;
     let token = node.viewer_token("news").await;
-    let itself = hex(100);
+    // The third message of the table is peer 102's.
+    let itself = hex(102);
     let table: Vec<(Said, &[&str])> = vec![
         (
             Said::Acknowledge(v1::Acknowledge { generation: None }),
