@@ -767,7 +767,7 @@ impl Network {
             .chain(statements.into_iter().map(FeedEvent::Statement))
             .chain([FeedEvent::CaughtUp]);
         for message in messages {
-            self.at(now + 5 * MS, Action::FeedNews(id, serial, message));
+            self.at(now, Action::FeedNews(id, serial, message));
         }
     }
 
