@@ -5,7 +5,7 @@
 //! longest back-off of their sessions, five seconds, hence the six.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::{HeldEdge, SessionOpened, SourceReport, SourceState};
 use crate::forest::Returning;
@@ -22,8 +22,11 @@ pub(crate) struct Recovery {
     ends: Duration,
     last_arrival: Duration,
     returning: BTreeMap<PeerId, Returning>,
+    /// Whom they mention and who has neither come back nor left.
+    missing: BTreeSet<PeerId>,
+    left: BTreeSet<PeerId>,
     /// The last word on each source.
-    reports: BTreeMap<(PeerId, TrackName), SourceReport>,
+    reports: BTreeMap<PeerId, BTreeMap<TrackName, SourceReport>>,
 }
 
 impl Recovery {
@@ -32,12 +35,20 @@ impl Recovery {
             ends: now + LONGEST,
             last_arrival: now,
             returning: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            left: BTreeSet::new(),
             reports: BTreeMap::new(),
         }
     }
 
     pub(crate) fn open(&mut self, opened: SessionOpened, now: Duration) {
         self.last_arrival = now;
+        let mentioned = opened.held.iter().flat_map(mentions);
+        let awaited = mentioned
+            .filter(|peer| !self.returning.contains_key(peer) && !self.left.contains(peer));
+        self.missing.extend(awaited);
+        self.missing.remove(&opened.peer);
+        self.left.remove(&opened.peer);
         let SessionOpened {
             peer,
             role,
@@ -97,30 +108,20 @@ impl Recovery {
         if let (Some(held), SourceState::Flowing) = (held, report.state) {
             held.source = report.source;
         }
-        self.reports
-            .insert((report.peer, report.track.clone()), report.clone());
+        let said = self.reports.entry(report.peer).or_default();
+        said.insert(report.track.clone(), report.clone());
     }
 
     pub(crate) fn remove(&mut self, peer: PeerId) {
         self.returning.remove(&peer);
-        self.reports.retain(|(reporter, _), _| *reporter != peer);
+        self.reports.remove(&peer);
+        self.missing.remove(&peer);
+        self.left.insert(peer);
     }
 
     /// Whether everybody whom the returned mention has returned too.
     fn is_complete(&self) -> bool {
-        let mentions = |held: &HeldEdge| {
-            let up = [Some(held.source), held.standby];
-            let up = up.into_iter().flatten().filter_map(|source| match source {
-                Source::Peer(peer) => Some(peer),
-                Source::Cdn => None,
-            });
-            up.chain(held.children.iter().copied()).collect::<Vec<_>>()
-        };
-        let mut mentioned = self
-            .returning
-            .values()
-            .flat_map(|peer| peer.held.iter().flat_map(mentions));
-        !self.returning.is_empty() && mentioned.all(|peer| self.returning.contains_key(&peer))
+        !self.returning.is_empty() && self.missing.is_empty()
     }
 
     /// Returns when the waiting ends, as far as it is known now.
@@ -135,8 +136,18 @@ impl Recovery {
     /// Hands over the peers, and what they last said about their sources.
     pub(crate) fn into_parts(self) -> (Vec<Returning>, Vec<SourceReport>) {
         let peers: Vec<_> = self.returning.into_values().collect();
-        (peers, self.reports.into_values().collect())
+        let reports = self.reports.into_values().flat_map(BTreeMap::into_values);
+        (peers, reports.collect())
     }
+}
+
+fn mentions(held: &HeldEdge) -> Vec<PeerId> {
+    let up = [Some(held.source), held.standby].into_iter().flatten();
+    let up = up.filter_map(|source| match source {
+        Source::Peer(peer) => Some(peer),
+        Source::Cdn => None,
+    });
+    up.chain(held.children.iter().copied()).collect()
 }
 
 #[cfg(test)]
@@ -174,7 +185,7 @@ mod tests {
         assert_eq!(recovery.ends(), at(1300));
         recovery.open(opened(3, Source::Peer(PeerId(9)), &[]), at(900));
         assert_eq!(recovery.ends(), at(6000), "9 may come yet");
-        recovery.remove(PeerId(3));
+        recovery.remove(PeerId(9));
         assert_eq!(recovery.ends(), at(1900));
     }
 }

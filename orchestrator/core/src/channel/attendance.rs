@@ -60,6 +60,10 @@ impl ChannelEngine {
     }
 
     fn join(&mut self, opened: SessionOpened) {
+        if let Some(recovery) = &mut self.recovery {
+            // It was awaited with what it held, and holds nothing any more.
+            recovery.remove(opened.peer);
+        }
         let peer = self
             .forest
             .add_peer(opened.peer, opened.role, opened.upload_bps);

@@ -1,6 +1,7 @@
 //! The records of the forest: peers, their nodes in the trees, and the trees.
 
 use core::cmp::Reverse;
+use core::ops::Bound;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -202,4 +203,16 @@ impl Tree {
 /// Converts a length; there are never 2^32 of anything here.
 pub(crate) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// The members of a set, from behind the cursor on and then round from the start.
+pub(crate) fn turn<T: Ord + Copy>(
+    set: &BTreeSet<T>,
+    cursor: Option<T>,
+) -> impl Iterator<Item = T> + '_ {
+    let from = cursor.map_or(Bound::Unbounded, Bound::Excluded);
+    let again = cursor.map(|cursor| set.range(..=cursor));
+    set.range((from, Bound::Unbounded))
+        .chain(again.into_iter().flatten())
+        .copied()
 }

@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use super::Forest;
-use super::node::{Flow, NodeRef, Place, RootKey};
+use super::node::{Flow, NodeRef, Place, RootKey, turn};
 use crate::events::PeerRole;
 use crate::ids::{TrackIndex, TrackName};
 
@@ -32,15 +32,9 @@ impl Forest {
         if tree.root_count() <= target || tree.open.is_empty() {
             return;
         }
-        let after = tree
-            .roots
-            .iter()
-            .filter(|key| Some(**key) > tree.demote_cursor);
-        let again = tree
-            .roots
-            .iter()
-            .filter(|key| Some(**key) <= tree.demote_cursor);
-        let turn: Vec<RootKey> = after.chain(again).take(MOST_EXAMINED).copied().collect();
+        let turn: Vec<RootKey> = turn(&tree.roots, tree.demote_cursor)
+            .take(MOST_EXAMINED)
+            .collect();
         // The strongest go under a weaker one only if no weaker one is just waiting for its turn.
         let strongest = tree.roots.iter().rev().nth(target as usize - 1).copied();
         let weaker = |key: &RootKey| strongest.is_some_and(|strongest| *key < strongest);

@@ -6,7 +6,7 @@
 //! few per event; until then their children's standby is the CDN.
 
 use super::Forest;
-use super::node::{NodeRef, OpenClass, Place, count};
+use super::node::{NodeRef, OpenClass, Place, count, turn};
 
 /// Candidates that one search looks at.
 const MOST_EXAMINED: usize = 32;
@@ -85,15 +85,9 @@ impl Forest {
         let tracks: Vec<_> = self.trees.keys().copied().collect();
         for track in tracks {
             let tree = self.tree(track);
-            let after = tree
-                .unprotected
-                .iter()
-                .filter(|node| Some(**node) > tree.protect_cursor);
-            let again = tree
-                .unprotected
-                .iter()
-                .filter(|node| Some(**node) <= tree.protect_cursor);
-            let turn: Vec<_> = after.chain(again).take(MOST_PROTECTED).copied().collect();
+            let turn: Vec<_> = turn(&tree.unprotected, tree.protect_cursor)
+                .take(MOST_PROTECTED)
+                .collect();
             self.tree_mut(track).protect_cursor = turn.last().copied();
             for node in turn {
                 if let Some(successor) = self.find_successor(node) {
