@@ -81,6 +81,10 @@ pub(crate) struct Bypass {
     /// When to ask for the playlist next.
     pub(crate) poll_at: Duration,
     pub(crate) asked: bool,
+    /// Whether something was found to be played: not when the origin itself stands still.
+    pub(crate) plays: bool,
+    /// How many playlists in a row had nothing new.
+    pub(crate) idle: u32,
 }
 
 /// One track.
@@ -95,6 +99,8 @@ pub(crate) struct Track {
     pub(crate) assigned_at: Duration,
     /// The source before, kept until data flows from the new one.
     pub(crate) previous: Option<PeerId>,
+    /// It was taken from the CDN before, and still is until data flows from the new source.
+    pub(crate) previous_root: bool,
     pub(crate) header: Option<SignedStatement>,
     pub(crate) log: StatementLog,
     /// Everything from this object on is wanted.
@@ -142,6 +148,7 @@ impl Track {
             assignment,
             assigned_at: now,
             previous: None,
+            previous_root: false,
             header: None,
             log: StatementLog::default(),
             start: None,
@@ -217,7 +224,7 @@ impl Track {
 
     /// The state to report.
     pub(crate) fn state(&self) -> Option<SourceState> {
-        if self.bypass.active {
+        if self.bypass.active && self.bypass.plays {
             Some(SourceState::Bypass)
         } else if self.decision.repairing {
             Some(SourceState::Repairing)

@@ -59,6 +59,8 @@ pub(crate) struct Facts {
     pub(crate) standby: Option<Candidate>,
     /// The source before, while it is to be kept.
     pub(crate) previous: Option<Candidate>,
+    /// It was taken from the CDN until the assigned source was named.
+    pub(crate) previous_root: bool,
     /// Chunks came from the CDN since the track is taken from there.
     pub(crate) cdn_flowed: bool,
 }
@@ -87,10 +89,11 @@ pub(crate) fn decide(facts: &Facts) -> Decision {
     let previous = facts.previous.filter(Candidate::is_usable);
     match (facts.assigned, facts.source) {
         (Some(Source::Peer(_)), Some(source)) => match source.condition {
-            Condition::Usable => from_source(source, previous),
+            Condition::Usable => from_source(source, previous, facts),
             Condition::Silent => beside_silent(source, facts),
             Condition::Opening => match previous {
                 Some(previous) => from_peer(previous, true),
+                None if facts.previous_root => from_cdn(facts),
                 None => Decision {
                     active: Some(Source::Peer(source.peer)),
                     ..Decision::default()
@@ -111,11 +114,15 @@ pub(crate) fn decide(facts: &Facts) -> Decision {
     }
 }
 
-fn from_source(source: Candidate, previous: Option<Candidate>) -> Decision {
+fn from_source(source: Candidate, previous: Option<Candidate>, facts: &Facts) -> Decision {
     match previous {
         Some(previous) if !source.flowed => Decision {
             subscribe: [Some(source.peer), Some(previous.peer)],
             ..from_peer(previous, true)
+        },
+        None if !source.flowed && facts.previous_root => Decision {
+            subscribe: [Some(source.peer), None],
+            ..from_cdn(facts)
         },
         Some(_) | None => from_peer(source, false),
     }
@@ -211,6 +218,7 @@ mod tests {
             }),
             standby: peer(B, standby),
             previous: previous.and_then(|condition| peer(P, condition)),
+            previous_root: false,
             cdn_flowed: false,
         };
         let decision = decide(&facts);
@@ -247,6 +255,7 @@ mod tests {
             source: None,
             standby: None,
             previous: peer(P, Condition::Usable),
+            previous_root: false,
             cdn_flowed: false,
         };
         let decision = decide(&facts);
@@ -255,6 +264,35 @@ mod tests {
         let decision = decide(&facts);
         assert_eq!((decision.subscribe, decision.root), ([None, None], true));
         assert_eq!(decision.active, Some(Source::Cdn));
+    }
+
+    #[test]
+    fn a_root_that_gets_a_parent_stays_root_until_the_parent_flows() {
+        for (condition, flowed, root) in [
+            (Condition::Opening, false, true),
+            (Condition::Usable, false, true),
+            (Condition::Usable, true, false),
+        ] {
+            let source = Candidate {
+                peer: S,
+                condition,
+                repairing: false,
+                flowed,
+            };
+            let decision = decide(&Facts {
+                assigned: Some(Source::Peer(S)),
+                source: Some(source),
+                standby: None,
+                previous: None,
+                previous_root: true,
+                cdn_flowed: true,
+            });
+            assert_eq!(
+                (decision.root, decision.flowing),
+                (root, true),
+                "{condition:?} {flowed}"
+            );
+        }
     }
 
     #[test]
@@ -270,6 +308,7 @@ mod tests {
             source: peer(S, Condition::Gone),
             standby: Some(repairing),
             previous: None,
+            previous_root: false,
             cdn_flowed: false,
         });
         assert!(decision.root && decision.repairing);

@@ -13,8 +13,11 @@ use super::{PACED_TENTHS, RelayEngine, serving};
 impl RelayEngine {
     pub(super) fn on_welcome(&mut self, welcome: Welcome) {
         if self.incarnation != Some(welcome.incarnation) {
-            self.incarnation = Some(welcome.incarnation);
+            let known = self.incarnation.replace(welcome.incarnation).is_some();
             self.generation = Generation::default();
+            if known && self.keys != welcome.keys {
+                self.forget_media();
+            }
         }
         self.keys = welcome.keys;
         // A new session knows nothing of what was reported to the one before.
@@ -22,6 +25,22 @@ impl RelayEngine {
             .iter_mut()
             .for_each(|track| track.reported = None);
         self.dirty = true;
+    }
+
+    /// Another channel goes by the same name, signed with other keys: nothing known is of use in it.
+    fn forget_media(&mut self) {
+        let assignments: Vec<TrackAssignment> = self
+            .tracks
+            .iter()
+            .map(|track| track.assignment.clone())
+            .collect();
+        while !self.tracks.is_empty() {
+            self.drop_track(0);
+        }
+        self.master = None;
+        assignments
+            .into_iter()
+            .for_each(|assignment| self.add_track(assignment));
     }
 
     pub(super) fn on_assignment(&mut self, assignment: Assignment) {
@@ -91,6 +110,7 @@ impl RelayEngine {
                     && track.subscribed.contains_key(peer)
             });
             track.previous = kept;
+            track.previous_root = new.is_some() && track.root_since.is_some();
             track.assigned_at = now;
         }
         track.assignment = assignment;

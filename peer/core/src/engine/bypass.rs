@@ -11,7 +11,7 @@ use espalier_media::{ChunkHashes, Descriptor, HashedObject, ObjectKey, ObjectKin
 
 use crate::command::Command;
 use crate::ids::TrackName;
-use crate::track::Unsigned;
+use crate::track::{Bypass, Unsigned};
 
 use super::RelayEngine;
 
@@ -19,6 +19,8 @@ use super::RelayEngine;
 const BEGIN_WITH: usize = 3;
 /// How many segments one playlist may add.
 const MAX_SEGMENTS: usize = 8;
+/// The longest pause between two playlists, in target durations.
+const MAX_PAUSE: u32 = 3;
 
 impl RelayEngine {
     /// Enters bypass one target duration after a statement was due, and polls while in it.
@@ -47,23 +49,36 @@ impl RelayEngine {
         let Some(t) = self.tracks.iter().position(|track| track.name == *name) else {
             return;
         };
-        let pause = self.tracks[t].target() / 2;
-        let jitter = self.jitter(pause / 4);
-        let bypass = &mut self.tracks[t].bypass;
-        bypass.asked = false;
-        bypass.poll_at = self.now + pause + jitter;
-        if bypass.active
-            && let Some(playlist) = playlist
-        {
-            self.follow(t, playlist);
+        if !self.tracks[t].bypass.active {
+            return;
         }
+        let found = playlist.is_some_and(|playlist| self.follow(t, playlist));
+        let target = self.tracks[t].target();
+        let idle = if found {
+            0
+        } else {
+            self.tracks[t].bypass.idle.saturating_add(1)
+        };
+        // An origin that stands still is not stormed by its whole audience.
+        let pause = (target / 2 * (1 + idle)).min(target * MAX_PAUSE);
+        let poll_at = self.now + pause + self.jitter(pause / 4);
+        let bypass = &mut self.tracks[t].bypass;
+        let plays = bypass.plays || found;
+        *bypass = Bypass {
+            active: true,
+            asked: false,
+            poll_at,
+            idle,
+            plays,
+        };
         self.dirty = true;
     }
 
-    fn follow(&mut self, t: usize, playlist: &MediaPlaylist) {
+    /// Plays what a playlist has that is new; says whether there was anything.
+    fn follow(&mut self, t: usize, playlist: &MediaPlaylist) -> bool {
         let track = &self.tracks[t];
         let (Some(index), Some(header)) = (track.index, track.header()) else {
-            return;
+            return false;
         };
         let epoch = track.newest.map_or(header.epoch, |newest| newest.epoch);
         let from = match track.newest {
@@ -76,6 +91,7 @@ impl RelayEngine {
             .iter()
             .take(MAX_SEGMENTS)
             .collect();
+        let found = !new.is_empty();
         for segment in new {
             let key = ObjectKey::segment(index, epoch, segment.sequence);
             let init = segment
@@ -91,6 +107,7 @@ impl RelayEngine {
         }
         let target = self.tracks[t].target();
         self.tracks[t].playout.start(target, self.now);
+        found
     }
 
     /// The sequence number of an init section: of one that is known by its place, or of a new one.

@@ -37,6 +37,7 @@ impl RelayEngine {
         if !decision.keep_previous {
             track.previous = None;
         }
+        track.previous_root &= decision.root;
         match (decision.root, track.root_since) {
             (true, None) => {
                 track.root_since = Some(now);
@@ -64,6 +65,7 @@ impl RelayEngine {
                 ..standby
             }),
             previous: track.previous.map(|peer| self.candidate(track, peer)),
+            previous_root: track.previous_root,
             cdn_flowed: track.cdn_flowed,
         }
     }

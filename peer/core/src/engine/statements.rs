@@ -12,6 +12,7 @@ use crate::command::{LinkState, Publication};
 use crate::event::FeedEvent;
 use crate::ids::PeerId;
 use crate::ring::{Inserted, Status};
+use crate::track::Bypass;
 
 use super::RelayEngine;
 
@@ -198,7 +199,7 @@ impl RelayEngine {
         if segment && track.signed.is_none_or(|signed| key > signed) {
             track.signed = Some(key);
             track.newest = track.newest.max(Some(key));
-            track.bypass.active = false;
+            track.bypass = Bypass::default();
             let duration = self
                 .ring
                 .get(&key)
