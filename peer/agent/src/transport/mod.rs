@@ -177,7 +177,7 @@ pub trait Link: Send + Sync + fmt::Debug + 'static {
     fn signal(&self, signal: Signal) -> Result<(), SignalError>;
 
     /// Queues `header` followed by `payload` as one message of the reliable ordered channel. Copies
-    /// once, never waits.
+    /// once, never waits. An empty message is not sent: the transport has its own use for it.
     ///
     /// # Errors
     /// The link is not open, the message is larger than [`MAX_MESSAGE_BYTES`], or the send limit is

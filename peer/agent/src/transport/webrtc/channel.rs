@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::super::{
@@ -20,6 +21,15 @@ pub(super) enum Kind {
     Ping,
 }
 
+/// A step on the way to an open link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// A channel is open here.
+    Opened(Kind),
+    /// The other side sent something, so its channels are open too.
+    Heard,
+}
+
 impl Kind {
     fn limit(self) -> usize {
         match self {
@@ -28,7 +38,7 @@ impl Kind {
         }
     }
 
-    fn event(self, link: LinkId, bytes: bytes::Bytes) -> TransportEvent {
+    fn event(self, link: LinkId, bytes: Bytes) -> TransportEvent {
         match self {
             Self::Data => TransportEvent::Frame { link, bytes },
             Self::Ping => TransportEvent::Ping { link, bytes },
@@ -42,8 +52,8 @@ pub(super) struct Receiver {
     pub(super) kind: Kind,
     pub(super) channel: Arc<dyn DataChannel>,
     pub(super) events: EventSender,
-    /// Told when this channel opens.
-    pub(super) opened: mpsc::Sender<Kind>,
+    /// Told how far the link is.
+    pub(super) signs: mpsc::Sender<Sign>,
     /// True once the link's `Open` was emitted: no message may come before it.
     pub(super) link_open: watch::Receiver<bool>,
     /// Told when bytes that were sent have been acknowledged.
@@ -53,27 +63,22 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Passes messages on until the channel ends; returns why.
     pub(super) async fn run(mut self) -> CloseReason {
+        let mut heard = false;
         while let Some(event) = self.channel.poll().await {
             match event {
                 DataChannelEvent::OnOpen => {
-                    let told = self.opened.send(self.kind).await;
+                    let told = self.signs.send(Sign::Opened(self.kind)).await;
                     if told.is_err() {
                         return CloseReason::Local;
                     }
                 }
                 DataChannelEvent::OnMessage(message) => {
-                    if message.data.len() > self.kind.limit() {
-                        return CloseReason::Violation(format!(
-                            "a message of {} bytes",
-                            message.data.len()
-                        ));
-                    }
-                    if self.link_open.wait_for(|open| *open).await.is_err() {
+                    if !heard && self.signs.send(Sign::Heard).await.is_err() {
                         return CloseReason::Local;
                     }
-                    let event = self.kind.event(self.link, message.data.freeze());
-                    if self.events.send(event).await.is_err() {
-                        return CloseReason::Local;
+                    heard = true;
+                    if let Err(reason) = self.pass_on(message.data.freeze()).await {
+                        return reason;
                     }
                 }
                 DataChannelEvent::OnBufferedAmountLow => self.acknowledged.notify_one(),
@@ -82,5 +87,26 @@ impl Receiver {
             }
         }
         CloseReason::Remote
+    }
+
+    async fn pass_on(&mut self, message: Bytes) -> Result<(), CloseReason> {
+        if message.is_empty() {
+            return Ok(());
+        }
+        if message.len() > self.kind.limit() {
+            return Err(CloseReason::Violation(format!(
+                "a message of {} bytes",
+                message.len()
+            )));
+        }
+        self.link_open
+            .wait_for(|open| *open)
+            .await
+            .map_err(|_| CloseReason::Local)?;
+        let event = self.kind.event(self.link, message);
+        self.events
+            .send(event)
+            .await
+            .map_err(|_| CloseReason::Local)
     }
 }

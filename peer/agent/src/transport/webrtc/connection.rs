@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::{CloseReason, EventSender, LinkId, Signal, TransportConfig, TransportEvent};
-use super::channel::{Kind, Receiver};
+use super::channel::{Kind, Receiver, Sign};
 use super::handler::{Handler, Report};
 use super::link::{CheckedSignal, LinkEnds, LinkState};
 use super::runtime::LinkRuntime;
@@ -142,7 +142,7 @@ impl Connection {
         reports: mpsc::Receiver<Report>,
     ) -> (JoinSet<CloseReason>, Handshake) {
         let (link_open, opens) = watch::channel(false);
-        let (opened, openings) = mpsc::channel(2);
+        let (sign, signs) = mpsc::channel(4);
         let acknowledged = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         for (kind, channel) in [(Kind::Data, data), (Kind::Ping, &ping)] {
@@ -151,7 +151,7 @@ impl Connection {
                 kind,
                 channel: Arc::clone(channel),
                 events: self.events.clone(),
-                opened: opened.clone(),
+                signs: sign.clone(),
                 link_open: opens.clone(),
                 acknowledged: match kind {
                     Kind::Data => Arc::clone(&acknowledged),
@@ -174,13 +174,14 @@ impl Connection {
             id: self.id,
             runtime: self.runtime,
             connection: Arc::clone(connection),
+            data: Arc::clone(data),
             ping,
             pings: self.ends.pings,
             events: self.events,
             state: self.ends.state,
             signals: self.ends.signals,
             reports,
-            openings,
+            signs,
             link_open,
             early: Vec::new(),
             described: false,
@@ -228,13 +229,14 @@ struct Handshake {
     id: LinkId,
     runtime: Arc<LinkRuntime>,
     connection: Arc<dyn PeerConnection>,
+    data: Arc<dyn DataChannel>,
     ping: Arc<dyn DataChannel>,
     pings: mpsc::Receiver<bytes::Bytes>,
     events: EventSender,
     state: Arc<LinkState>,
     signals: mpsc::Receiver<CheckedSignal>,
     reports: mpsc::Receiver<Report>,
-    openings: mpsc::Receiver<Kind>,
+    signs: mpsc::Receiver<Sign>,
     link_open: watch::Sender<bool>,
     /// Candidates that came before the description that they belong to.
     early: Vec<RTCIceCandidateInit>,
@@ -245,27 +247,37 @@ struct Handshake {
 
 impl Handshake {
     async fn run(&mut self, side: Side) -> CloseReason {
+        let offering = side.is_offering();
         let started = match side {
             Side::Offering => self.offer().await,
             Side::Accepting(sdp) => self.answer(sdp).await,
         };
         match started {
-            Ok(()) => self.serve().await.unwrap_or_else(|reason| reason),
+            Ok(()) => self.serve(offering).await.unwrap_or_else(|reason| reason),
             Err(reason) => reason,
         }
     }
 
-    async fn serve(&mut self) -> Result<CloseReason, CloseReason> {
-        let mut open_channels = 0_u8;
+    /// Serves until the link ends. It is open when both channels are open here and the other side is
+    /// known to be open too. The crate drops what arrives on a negotiated channel in the moment
+    /// between SCTP's last handshake packet and its own opening of the channel. That moment exists on
+    /// the side that began SCTP's handshake only, and ours is the offering side (see the DTLS role in
+    /// `settings`). So the offering side says, with an empty message, that it is open, and the
+    /// accepting side waits for that or any other message.
+    async fn serve(&mut self, offering: bool) -> Result<CloseReason, CloseReason> {
+        let (mut open_channels, mut heard) = (0_u8, offering);
         loop {
             let is_open = self.state.is_open();
             tokio::select! {
                 Some(signal) = self.signals.recv() => self.take(signal).await?,
                 Some(report) = self.reports.recv() => self.pass_on(report).await?,
-                Some(_) = self.openings.recv() => {
-                    open_channels += 1;
-                    if open_channels == 2 {
-                        self.open().await?;
+                Some(sign) = self.signs.recv() => {
+                    match sign {
+                        Sign::Opened(_) => open_channels += 1,
+                        Sign::Heard => heard = true,
+                    }
+                    if open_channels == 2 && heard && !is_open {
+                        self.open(offering).await?;
                     }
                 }
                 Some(ping) = self.pings.recv() => self.ping(&ping).await?,
@@ -341,8 +353,14 @@ impl Handshake {
         }
     }
 
-    async fn open(&self) -> Result<(), CloseReason> {
+    async fn open(&self, offering: bool) -> Result<(), CloseReason> {
         self.runtime.settle();
+        if offering {
+            self.data
+                .send(BytesMut::new())
+                .await
+                .map_err(|_| CloseReason::Remote)?;
+        }
         self.state.set_open(true);
         self.emit(TransportEvent::Open { link: self.id }).await?;
         self.link_open.send_replace(true);

@@ -194,6 +194,9 @@ impl Link for WebRtcLink {
         if !self.state.is_open() {
             return Err(SendError::NotOpen);
         }
+        if bytes == 0 {
+            return Ok(());
+        }
         self.state.reserve(bytes, self.send_limit)?;
         let mut message = BytesMut::with_capacity(bytes);
         message.put_slice(header);

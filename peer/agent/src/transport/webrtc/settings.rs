@@ -64,6 +64,9 @@ fn engine(config: &TransportConfig) -> SettingEngine {
             Some(u16::try_from(checks).unwrap_or(u16::MAX)),
         )
         .with_ice_timeouts(Some(ICE_TIMEOUT), Some(ICE_TIMEOUT), Some(ICE_KEEPALIVE))
+        // The accepting side selects a pair before the offering side knows, so a first flight of its
+        // own would arrive too early and be dropped for a second; as server it waits. It also makes the
+        // offering side begin SCTP, on which `connection` relies.
         .with_answering_dtls_role(RTCDtlsRole::Server)
         .with_srflx_acceptance_min_wait(Some(Duration::ZERO))
         .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
