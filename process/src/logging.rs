@@ -4,11 +4,16 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::Failure;
 
-/// What is logged when nobody says otherwise: our own state changes, others' warnings.
-const DEFAULT_FILTER: &str = "info,webrtc=warn,rtc=warn,h2=warn,hyper=warn,rustls=warn";
+/// What is logged of others: their warnings, and only the errors of the WebRTC crates, which warn about
+/// what is everyday business to them.
+const OTHERS: &str = "warn,rtc=error,webrtc=error";
+
+/// What is logged of ours when nobody says otherwise: state changes.
+const OURS: &str = "info";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -33,8 +38,8 @@ pub struct LogArgs {
     )]
     pub log_format: LogFormat,
 
-    /// What is logged: error, warn, info, debug, trace, or a filter such as
-    /// `info,espalier_peer=debug`
+    /// What is logged: off, error, warn, info, debug or trace for Espalier's own parts [default:
+    /// info], or a whole filter such as `warn,espalier_peer=debug`
     #[arg(
         long,
         env = "ESPALIER_LOG",
@@ -66,12 +71,24 @@ impl LogArgs {
     }
 
     fn filter(&self) -> Result<EnvFilter, Failure> {
-        let text = self.log_level.as_deref().unwrap_or(DEFAULT_FILTER);
-        EnvFilter::builder().parse(text).map_err(|error| {
-            Failure::usage(format!("`{text}` is no log filter"))
-                .caused_by(&error)
-                .next("use --log-level info, or one with targets, such as info,espalier_peer=debug")
-        })
+        let text = self.log_level.as_deref().unwrap_or(OURS).trim();
+        EnvFilter::builder()
+            .parse(whole_filter(text))
+            .map_err(|error| {
+                Failure::usage(format!("`{text}` is no log filter"))
+                    .caused_by(&error)
+                    .next(
+                        "use --log-level info, or a whole filter, such as warn,espalier_peer=debug",
+                    )
+            })
+    }
+}
+
+/// A level alone is about our own crates: at `debug` an HTTP/2 library would drown them.
+fn whole_filter(text: &str) -> String {
+    match text.parse::<LevelFilter>() {
+        Ok(level) => format!("{OTHERS},espalier={level}"),
+        Err(_) => text.to_owned(),
     }
 }
 
@@ -105,6 +122,19 @@ impl Write for LogOutput {
 mod tests {
     use super::*;
     use crate::ExitCode;
+
+    #[test]
+    fn a_level_alone_is_about_our_own_crates() {
+        let table = [
+            ("debug", "warn,rtc=error,webrtc=error,espalier=debug"),
+            ("OFF", "warn,rtc=error,webrtc=error,espalier=off"),
+            ("warn,h2=debug", "warn,h2=debug"),
+            ("espalier_peer=trace", "espalier_peer=trace"),
+        ];
+        for (text, filter) in table {
+            assert_eq!(whole_filter(text), filter);
+        }
+    }
 
     #[test]
     fn filters_are_checked() {

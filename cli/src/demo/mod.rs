@@ -20,7 +20,7 @@ mod view;
 
 use std::time::Duration;
 
-use espalier_process::{Failure, OrFail, format_duration, shutdown};
+use espalier_process::{Failure, OrFail, shutdown};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -85,7 +85,10 @@ async fn wait_for(picture: &mut watch::Receiver<Picture>, progress: &Progress, d
     if let Ok(Ok(picture)) = tokio::time::timeout_at(deadline, formed).await {
         progress.step(format!(
             "the tree has formed after {}: depth {}, {} roots; watch it at {}",
-            format_duration(picture.formed_after.unwrap_or_default()),
+            format_args!(
+                "{:.1} s",
+                picture.formed_after.unwrap_or_default().as_secs_f64()
+            ),
             picture.topology.max_depth(),
             picture.topology.root_count(),
             picture.url.as_deref().unwrap_or("no peer's address"),

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use espalier_process::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
@@ -30,10 +29,8 @@ impl Progress {
 
     /// A step is done, or worth knowing.
     pub(crate) fn step(&self, text: impl AsRef<str>) {
-        let since = format_duration(Duration::from_millis(
-            u64::try_from(self.started.elapsed().as_millis() / 100 * 100).unwrap_or(u64::MAX),
-        ));
-        let line = format!("[{since:>7}] {}", text.as_ref());
+        let since = self.started.elapsed().as_secs_f64();
+        let line = format!("[{since:5.1}s] {}", text.as_ref());
         match &self.bar {
             Some(bar) => bar.println(line),
             None => output::say(line),
