@@ -188,9 +188,14 @@ fn ended(commands: &[Command], peer: PeerId) -> Option<LinkState> {
     let closed = commands
         .iter()
         .any(|c| matches!(c, Command::Disconnect { peer: p } if *p == peer));
-    commands.iter().find_map(|command| match command {
-        Command::ReportLink { peer: p, state, .. } if *p == peer && closed => Some(*state),
-        _ => None,
+    commands.iter().find_map(|command| {
+        if let Command::ReportLink { peer: p, state, .. } = command
+            && *p == peer
+            && closed
+        {
+            return Some(*state);
+        }
+        None
     })
 }
 
@@ -366,9 +371,12 @@ fn a_verified_chunk_is_published_and_passed_on_at_once() {
     assert_eq!(published(&half), 0);
     let commands = peer.hear(PARENT, &data(1, 0, 2, b"ght"));
     assert_eq!(published(&commands), 1);
-    let passed_on = commands.iter().any(|command| match command {
-        Command::SendFrame { peer, frame } => *peer == CHILD && frame.payload()[..] == *b"right",
-        _ => false,
+    let passed_on = commands.iter().any(|command| {
+        if let Command::SendFrame { peer, frame } = command {
+            *peer == CHILD && frame.payload()[..] == *b"right"
+        } else {
+            false
+        }
     });
     assert!(passed_on, "{commands:?}");
 }
@@ -394,9 +402,11 @@ fn nobody_but_a_child_is_served() {
 #[test]
 fn only_newer_assignments_of_the_sessions_incarnation_count() {
     let acknowledged = |commands: &[Command]| {
-        commands.iter().find_map(|command| match command {
-            Command::Acknowledge { generation } => Some(generation.index),
-            _ => None,
+        commands.iter().find_map(|command| {
+            if let Command::Acknowledge { generation } = command {
+                return Some(generation.index);
+            }
+            None
         })
     };
     let mut peer = Peer::new();
@@ -432,9 +442,11 @@ fn only_newer_assignments_of_the_sessions_incarnation_count() {
 #[test]
 fn the_child_offers_and_in_doubt_the_lower_id() {
     let sides = |commands: Vec<Command>| -> Vec<(PeerId, LinkSide)> {
-        let connect = |command: &Command| match command {
-            Command::Connect { peer, side } => Some((*peer, *side)),
-            _ => None,
+        let connect = |command: &Command| {
+            if let Command::Connect { peer, side } = command {
+                return Some((*peer, *side));
+            }
+            None
         };
         commands.iter().filter_map(connect).collect()
     };
@@ -523,16 +535,13 @@ proptest! {
             peer.now += MS * pause;
             commands.extend(peer.tell(Event::Timeout));
             for command in commands {
-                match command {
-                    Command::Publish(Publication::Chunk { bytes, .. }) => {
-                        prop_assert!(bytes[..] == *b"right" || bytes[..] == *b"other");
-                    }
-                    // As the transport would: a link that was closed comes up again.
-                    Command::Connect { peer: other, .. } => {
-                        peer.tell(Event::LinkUp { peer: other });
-                        peer.hear(other, &hello(other));
-                    }
-                    _ => {}
+                if let Command::Publish(Publication::Chunk { bytes, .. }) = &command {
+                    prop_assert!(bytes[..] == *b"right" || bytes[..] == *b"other");
+                }
+                // As the transport would: a link that was closed comes up again.
+                if let Command::Connect { peer: other, .. } = command {
+                    peer.tell(Event::LinkUp { peer: other });
+                    peer.hear(other, &hello(other));
                 }
             }
             let timeout = peer.engine.poll_timeout();

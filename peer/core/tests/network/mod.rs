@@ -706,10 +706,7 @@ impl Network {
     }
 
     fn is_cancelled(&self, to: PeerId, event: &Event) -> bool {
-        match event {
-            Event::Fetch { id, .. } => self.cancelled.contains(&(to, *id)),
-            _ => false,
-        }
+        matches!(event, Event::Fetch { id, .. } if self.cancelled.contains(&(to, *id)))
     }
 
     fn publish(&mut self, sequence: u64) {
