@@ -7,12 +7,14 @@ mod bench;
 mod cargo;
 mod console;
 mod demo;
+mod picture;
 mod purity;
 mod runner;
 mod steps;
 mod tools;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -50,6 +52,12 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Make the README's picture of the running demo anew; needs tmux
+    Picture {
+        /// How many seconds after its start
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(10..=600))]
+        after: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +66,7 @@ fn main() -> ExitCode {
         Command::Test(args) => runner::run(&args),
         Command::Bench { list: true, .. } => bench::list(),
         Command::Bench { name, list: false } => bench::run(name.as_deref()),
+        Command::Picture { after } => picture::take(Duration::from_secs(after)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

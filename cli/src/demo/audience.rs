@@ -9,25 +9,37 @@ pub(crate) struct Viewer {
     pub(crate) consumer: bool,
 }
 
-/// How many children each viewer's upload can feed, repeated over the audience. Two at the most, so
-/// that a dozen viewers make a tree of at least four levels; 15 places a dozen, so that there is room for
-/// standbys; `None` only watches.
-const CHILDREN: [Option<u64>; 4] = [Some(2), Some(2), Some(1), None];
+/// Uplinks that feed one or two children of a stream, with room to spare but none for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Uplinks {
+    pub(crate) for_one: BitRate,
+    pub(crate) for_two: BitRate,
+}
 
-/// Makes an audience for a stream of which one child takes `per_child`.
-pub(crate) fn audience(size: u16, per_child: BitRate) -> Vec<Viewer> {
+/// How many children each viewer's uplink feeds, repeated over the audience. Two at the most, so that
+/// a dozen viewers make a tree of at least four levels; 15 places a dozen, so that there is room for
+/// standbys; 0 only watches.
+const CHILDREN: [u8; 4] = [2, 2, 1, 0];
+
+/// Makes an audience for a stream.
+pub(crate) fn audience(size: u16, uplinks: Uplinks) -> Vec<Viewer> {
     CHILDREN
         .iter()
         .cycle()
         .take(usize::from(size))
-        .map(|children| {
-            let upload = children
-                .unwrap_or(0)
-                .saturating_mul(per_child.bits_per_second());
-            Viewer {
-                upload: BitRate::from_bits_per_second(upload),
-                consumer: children.is_none(),
-            }
+        .map(|children| match children {
+            0 => Viewer {
+                upload: BitRate::default(),
+                consumer: true,
+            },
+            1 => Viewer {
+                upload: uplinks.for_one,
+                consumer: false,
+            },
+            _ => Viewer {
+                upload: uplinks.for_two,
+                consumer: false,
+            },
         })
         .collect()
 }
@@ -35,6 +47,11 @@ pub(crate) fn audience(size: u16, per_child: BitRate) -> Vec<Viewer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UPLINKS: Uplinks = Uplinks {
+        for_one: BitRate::from_bits_per_second(3_000_000),
+        for_two: BitRate::from_bits_per_second(5_000_000),
+    };
 
     /// How deep a tree must be at least if every viewer stands where the most upload is.
     fn least_depth(viewers: &[Viewer], per_child: u64) -> usize {
@@ -63,18 +80,17 @@ mod tests {
 
     #[test]
     fn every_audience_fits_under_one_root_and_a_dozen_is_four_deep() {
-        let per_child = BitRate::from_bits_per_second(2_500_000);
         for size in 1..=200 {
-            let viewers = audience(size, per_child);
+            let viewers = audience(size, UPLINKS);
             assert_eq!(viewers.len(), usize::from(size));
-            let depth = least_depth(&viewers, 2_500_000);
+            let depth = least_depth(&viewers, 1_850_000);
             assert!(size < 12 || depth >= 4, "{size} viewers, depth {depth}");
         }
     }
 
     #[test]
     fn consumers_offer_nothing() {
-        let viewers = audience(12, BitRate::from_bits_per_second(1));
+        let viewers = audience(12, UPLINKS);
         assert_eq!(viewers.iter().filter(|viewer| viewer.consumer).count(), 3);
         assert!(
             viewers

@@ -105,7 +105,7 @@ impl Stage {
         let viewer_token = create_channel(&connection, origin_url).await?;
         progress.step(format!("channel: {CHANNEL}"));
 
-        let viewers = audience(args.peers, stream.per_child);
+        let viewers = audience(args.peers, stream.uplinks);
         self.start_peers(
             &programs,
             &access.endpoint,

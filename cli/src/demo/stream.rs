@@ -7,6 +7,7 @@ use espalier_process::{BitRate, Failure, OrFail};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::audience::Uplinks;
 use super::process::{Process, Recipe};
 use super::programs::{Programs, in_path};
 use crate::args::StreamSource;
@@ -25,8 +26,8 @@ pub(crate) struct LiveStream {
     pub(crate) encoder: Option<Process>,
     /// What it is, for people.
     pub(crate) description: String,
-    /// Upload that serves one child: the payload with what the wire adds, and some room.
-    pub(crate) per_child: BitRate,
+    /// What viewers' uplinks must carry for it: an edge costs the payload's peak rate times 1.2.
+    pub(crate) uplinks: Uplinks,
 }
 
 impl LiveStream {
@@ -59,7 +60,10 @@ fn sample(why: &str) -> LiveStream {
         content: Content::Sample(LoopedSample::beginning_at(OffsetDateTime::now_utc())),
         encoder: None,
         description: format!("sample media, looped{why}"),
-        per_child: BitRate::from_bits_per_second(1_700_000),
+        uplinks: Uplinks {
+            for_one: BitRate::from_bits_per_second(2_300_000),
+            for_two: BitRate::from_bits_per_second(3_800_000),
+        },
     }
 }
 
@@ -86,7 +90,10 @@ async fn encode(programs: &Programs, directory: &Path) -> Result<LiveStream, Fai
         content: Content::Directory(media),
         encoder: Some(encoder),
         description: "ffmpeg, 1.5 Mbit/s, 2 s segments".to_owned(),
-        per_child: BitRate::from_bits_per_second(2_500_000),
+        uplinks: Uplinks {
+            for_one: BitRate::from_bits_per_second(3_000_000),
+            for_two: BitRate::from_bits_per_second(5_000_000),
+        },
     })
 }
 
