@@ -412,3 +412,6 @@ fn last_key(track: TrackIndex) -> ObjectKey {
         part,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,8 @@ const DEFAULT_TARGET: Duration = Duration::from_secs(4);
 pub(crate) struct Subscribed {
     /// When it was made.
     pub(crate) since: Duration,
+    /// The object that it began with; absent: the newest that the other had then.
+    pub(crate) from: Option<ObjectKey>,
     /// Whether data or statements came since.
     pub(crate) flowed: bool,
 }
@@ -220,6 +222,15 @@ impl Track {
     /// Whether the statements are late by half a target duration: time to look for them elsewhere.
     pub(crate) fn is_overdue(&self, now: Duration) -> bool {
         self.due().is_some_and(|due| now > due + self.target() / 2)
+    }
+
+    /// Whether an object comes by a subscription without being asked for by name.
+    pub(crate) fn is_in_flow(&self, key: &ObjectKey) -> bool {
+        self.decision.flowing
+            && self
+                .subscribed
+                .values()
+                .any(|s| s.flowed && s.from.is_some_and(|from| *key >= from))
     }
 
     /// The state to report.

@@ -148,6 +148,7 @@ impl RelayEngine {
         let cursor = self.cursor(t, track);
         let subscribed = Subscribed {
             since: self.now,
+            from: cursor.map(|cursor| cursor.object),
             flowed: false,
         };
         self.tracks[t].subscribed.insert(peer, subscribed);

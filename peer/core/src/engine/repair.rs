@@ -22,6 +22,8 @@ const MAX_OBJECTS: usize = 32;
 const START_OBJECTS: u32 = 3;
 /// A parent that brings nothing for so long while something is missing is helped out by the standby.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// A parent that brings nothing for so long is helped out earlier where the play-out is near.
+const SLOW_AFTER: Duration = Duration::from_millis(400);
 /// How long an answer to a request is waited for before it is made again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the player waits for an object that was asked of a peer.
@@ -92,7 +94,9 @@ impl RelayEngine {
         if track.decision.root {
             return Remedy::Cdn;
         }
-        if let Some(since) = object.player_waits {
+        if let Some(since) = object.player_waits
+            && !track.is_in_flow(&key)
+        {
             return self.remedy_for_player(t, object, since);
         }
         let left = self.time_left(t, &key);
@@ -101,9 +105,12 @@ impl RelayEngine {
         if left < lead {
             return Remedy::Cdn;
         }
-        let stalled = now >= track.progress.max(object.arrived) + STALLED_AFTER;
-        let late =
-            left < target || (stalled && !track.decision.patient) || object.refused_by.is_some();
+        let progress = track.progress.max(object.arrived);
+        let stalled = now >= progress + STALLED_AFTER;
+        // A source that is bringing something is trusted a little longer: what a slow uplink paces is
+        // on its way, and would only come twice.
+        let due = left < target && now >= progress + SLOW_AFTER || left < lead + SLOW_AFTER;
+        let late = due || (stalled && !track.decision.patient) || object.refused_by.is_some();
         match self.helper(t, object) {
             Some(helper) if late => Remedy::Ask(helper),
             None if object.refused_by.is_some() => Remedy::Cdn,

@@ -22,7 +22,7 @@ use espalier_peer_core::{
     Source, SourceReport, TrackAssignment, TrackName, Welcome,
 };
 
-pub(crate) use origin::{Origin, TARGET, TRACK};
+pub(crate) use origin::{Origin, TARGET};
 pub(crate) use player::Player;
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -94,6 +94,7 @@ pub(crate) struct Node {
     data_frames: u64,
     pub(crate) fetched: BTreeSet<String>,
     pub(crate) requests: Vec<(Duration, FetchRequest)>,
+    pub(crate) playlists: Vec<Duration>,
     pub(crate) reports: Vec<(Duration, SourceReport)>,
     pub(crate) link_reports: Vec<(Duration, PeerId, LinkState)>,
     pub(crate) acknowledged: Generation,
@@ -202,6 +203,7 @@ impl Network {
             data_frames: 0,
             fetched: BTreeSet::new(),
             requests: Vec::new(),
+            playlists: Vec::new(),
             reports: Vec::new(),
             link_reports: Vec::new(),
             acknowledged: Generation::default(),
@@ -231,20 +233,23 @@ impl Network {
             term: 1,
             index: self.generation,
         };
-        let track = TrackName(TRACK.into());
-        let children = children.iter().map(|(peer, standby)| ChildAssignment {
-            track: track.clone(),
-            peer: *peer,
-            standby: *standby,
+        let names = self.origin.track_names();
+        let tracks = names.iter().map(|name| TrackAssignment {
+            track: TrackName(name.clone()),
+            source: Some(source),
+            standby,
+            make_before_break,
+        });
+        let children = names.iter().flat_map(|name| {
+            children.iter().map(|(peer, standby)| ChildAssignment {
+                track: TrackName(name.clone()),
+                peer: *peer,
+                standby: *standby,
+            })
         });
         let assignment = Assignment {
             generation,
-            tracks: vec![TrackAssignment {
-                track: track.clone(),
-                source: Some(source),
-                standby,
-                make_before_break,
-            }],
+            tracks: tracks.collect(),
             children: children.collect(),
             cdn_lease: Some(CdnLease {
                 rate_bps: 4_000_000,
@@ -339,7 +344,8 @@ impl Network {
                 self.cancelled.insert((from, id));
             }
             Command::FetchPlaylist { track, uri: _ } => {
-                let playlist = Some(Box::new(self.origin.playlist(now)));
+                node.playlists.push(now);
+                let playlist = Some(Box::new(self.origin.playlist(track.as_str())));
                 let life = node.life;
                 let event = Event::PlaylistFetched { track, playlist };
                 self.at(now + CDN_LATENCY, Action::Tell(from, life, event));
@@ -872,11 +878,28 @@ impl Network {
             };
             let newest = self.origin.next_sequence().saturating_sub(1);
             for sequence in first..=newest.saturating_sub(slack) {
+                let has = |track| node.player.has_other(track, sequence);
+                assert!(
+                    (1..self.origin.tracks()).all(has),
+                    "{id}: segment {sequence} of another track"
+                );
                 assert!(
                     had.contains(&sequence),
                     "{id} misses segment {sequence} of {newest}: {had:?}"
                 );
             }
+        }
+    }
+
+    /// The same for one peer, from a segment on.
+    pub(crate) fn assert_gapless_from(&self, id: PeerId, first: u64, slack: u64) {
+        let had = self.nodes[&id].player.had();
+        let newest = self.origin.next_sequence().saturating_sub(1);
+        for sequence in first..=newest.saturating_sub(slack) {
+            assert!(
+                had.contains(&sequence),
+                "{id} misses segment {sequence} of {newest}: {had:?}"
+            );
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) struct Origin {
     segment_bytes: usize,
     /// Whether segments need an init section.
     init: bool,
+    tracks: u32,
     published: Vec<Duration>,
     signed: BTreeMap<u64, (Duration, Vec<Bytes>)>,
     last_publish: Duration,
@@ -31,10 +32,33 @@ impl Origin {
             key: StatementKey::from_seed(&[7; 32]),
             segment_bytes,
             init,
+            tracks: 1,
             published: Vec::new(),
             signed: BTreeMap::new(),
             last_publish: Duration::ZERO,
         }
+    }
+
+    /// The same with more tracks than one: "main", "track1", …
+    pub(crate) fn with_tracks(mut self, tracks: u32) -> Self {
+        self.tracks = tracks;
+        self
+    }
+
+    pub(crate) fn tracks(&self) -> u32 {
+        self.tracks
+    }
+
+    pub(crate) fn track_names(&self) -> Vec<String> {
+        (0..self.tracks)
+            .map(|i| {
+                if i == 0 {
+                    TRACK.into()
+                } else {
+                    format!("track{i}")
+                }
+            })
+            .collect()
     }
 
     pub(crate) fn keys(&self) -> TrustedKeys {
@@ -62,7 +86,7 @@ impl Origin {
         } else {
             self.segment_bytes + usize::try_from(key.sequence % 7).expect("small") * 1_000
         };
-        let seed = key.sequence.wrapping_mul(31).wrapping_add(u64::from(init));
+        let seed = key.sequence * 31 + u64::from(init) + u64::from(key.track.0) * 1_009;
         let byte = |i: usize| {
             u8::try_from(
                 (i as u64)
@@ -77,26 +101,33 @@ impl Origin {
     }
 
     fn uri(key: &ObjectKey) -> String {
-        format!("http://cdn/{}", key.file_name("ts"))
+        format!("http://cdn/{}/{}", key.track.0, key.file_name("ts"))
     }
 
     pub(crate) fn resource(&self, uri: &str, _now: Duration) -> Option<Bytes> {
-        let name = uri.strip_prefix("http://cdn/")?;
-        let (key, _) = ObjectKey::from_file_name(TrackIndex(0), name)?;
+        let (track, name) = uri.strip_prefix("http://cdn/")?.split_once('/')?;
+        let (key, _) = ObjectKey::from_file_name(TrackIndex(track.parse().ok()?), name)?;
         (key.sequence < self.next_sequence()).then(|| self.bytes(&key))
     }
 
-    fn segment(sequence: u64) -> ObjectKey {
-        ObjectKey::segment(TrackIndex(0), 0, sequence)
+    fn segment(track: u32, sequence: u64) -> ObjectKey {
+        ObjectKey::segment(TrackIndex(track), 0, sequence)
+    }
+
+    fn first_init(track: u32) -> ObjectKey {
+        ObjectKey::init(TrackIndex(track), 0, 0)
     }
 
     pub(crate) fn announcements(&self, sequence: u64) -> Vec<FeedEvent> {
-        let object = Self::segment(sequence);
-        vec![FeedEvent::Announce {
-            object,
-            uri: Self::uri(&object),
-            byte_range: None,
-        }]
+        let announce = |track| {
+            let object = Self::segment(track, sequence);
+            FeedEvent::Announce {
+                object,
+                uri: Self::uri(&object),
+                byte_range: None,
+            }
+        };
+        (0..self.tracks).map(announce).collect()
     }
 
     fn descriptor(&self, key: ObjectKey, init_sequence: Option<u64>) -> Bytes {
@@ -137,10 +168,13 @@ impl Origin {
             return Vec::new();
         }
         let mut statements = Vec::new();
-        if self.init && sequence == 0 {
-            statements.push(self.descriptor(ObjectKey::init(TrackIndex(0), 0, 0), None));
+        for track in 0..self.tracks {
+            if self.init && sequence == 0 {
+                statements.push(self.descriptor(Self::first_init(track), None));
+            }
+            statements
+                .push(self.descriptor(Self::segment(track, sequence), self.init.then_some(0)));
         }
-        statements.push(self.descriptor(Self::segment(sequence), self.init.then_some(0)));
         let at =
             self.published[usize::try_from(sequence).expect("small")] + Duration::from_millis(150);
         self.signed.insert(sequence, (at, statements.clone()));
@@ -154,30 +188,37 @@ impl Origin {
     }
 
     fn headers(&self) -> Vec<Bytes> {
+        let track = |(index, name): (u32, String)| Track {
+            index: TrackIndex(index),
+            uri: format!("http://cdn/{name}.m3u8"),
+            name,
+            bandwidth_bps: 1_500_000,
+            kind: TrackKind::Variant,
+            group: String::new(),
+            plays_with: Vec::new(),
+            default_rendition: false,
+        };
         let master = Statement::Master(MasterHeader {
             revision: 1,
-            tracks: vec![Track {
-                index: TrackIndex(0),
-                name: TRACK.into(),
-                uri: "http://cdn/main.m3u8".into(),
-                bandwidth_bps: 1_500_000,
-                kind: TrackKind::Variant,
-                group: String::new(),
-                plays_with: Vec::new(),
-                default_rendition: false,
-            }],
+            tracks: (0..).zip(self.track_names()).map(track).collect(),
             playlist: String::new(),
         });
-        let header = Statement::Track(TrackHeader {
-            track: TrackIndex(0),
-            epoch: 0,
-            from_sequence: 0,
-            target_duration: TARGET,
-            lines: vec!["#EXT-X-VERSION:3".into()],
-            window_segments: 6,
-            end_sequence: None,
-        });
-        vec![self.signed(master), self.signed(header)]
+        let header = |track| {
+            Statement::Track(TrackHeader {
+                track: TrackIndex(track),
+                epoch: 0,
+                from_sequence: 0,
+                target_duration: TARGET,
+                lines: vec!["#EXT-X-VERSION:3".into()],
+                window_segments: 6,
+                end_sequence: None,
+            })
+        };
+        let headers = (0..self.tracks).map(header);
+        core::iter::once(master)
+            .chain(headers)
+            .map(|said| self.signed(said))
+            .collect()
     }
 
     /// What a feed says when it is opened.
@@ -189,17 +230,24 @@ impl Origin {
             .map_or(0, |last| (last + 1).saturating_sub(WINDOW));
         let mut statements = self.headers();
         if self.init && first > 0 {
-            statements.push(self.descriptor(ObjectKey::init(TrackIndex(0), 0, 0), None));
+            let inits =
+                (0..self.tracks).map(|track| self.descriptor(Self::first_init(track), None));
+            statements.extend(inits);
         }
         statements.extend(self.signed.range(first..).flat_map(|(_, (_, s))| s.clone()));
         statements
     }
 
-    pub(crate) fn playlist(&self, _now: Duration) -> MediaPlaylist {
+    pub(crate) fn playlist(&self, track: &str) -> MediaPlaylist {
+        let names = self.track_names();
+        let track = (0..)
+            .zip(&names)
+            .find(|(_, name)| *name == track)
+            .map_or(0, |(i, _)| i);
         let next = self.next_sequence();
         let first = next.saturating_sub(WINDOW);
         let init = DeclaredInit {
-            uri: Self::uri(&ObjectKey::init(TrackIndex(0), 0, 0)),
+            uri: Self::uri(&Self::first_init(track)),
             byte_range: None,
             key_lines: [].into(),
         };
@@ -211,7 +259,7 @@ impl Origin {
             lines: vec!["#EXTINF:2.0,".into()],
             key_lines: [].into(),
             init: self.init.then(|| init.clone().into()),
-            uri: Self::uri(&Self::segment(sequence)),
+            uri: Self::uri(&Self::segment(track, sequence)),
             byte_range: None,
             gap: false,
         };

@@ -18,7 +18,9 @@ pub(crate) struct Player {
     pub(crate) from: BTreeMap<u64, Provenance>,
     /// Bytes that differ from the origin's are expected in what is published unverified.
     pub(crate) tolerates_other_bytes: bool,
-    newest_listed: Option<ObjectKey>,
+    newest_listed: BTreeMap<u32, ObjectKey>,
+    /// The segments of the tracks but the first that can be played.
+    others: BTreeSet<(u32, u64)>,
 }
 
 impl Player {
@@ -29,10 +31,12 @@ impl Player {
                 Statement::Object(descriptor) => {
                     self.listed.insert(descriptor.key);
                     if descriptor.key.kind == ObjectKind::Segment {
-                        let bypassed = self.unverified.contains_key(&descriptor.key.sequence);
-                        let after = self.newest_listed.is_none_or(|n| descriptor.key > n);
-                        assert!(after || bypassed, "{} listed out of order", descriptor.key);
-                        self.newest_listed = self.newest_listed.max(Some(descriptor.key));
+                        let key = descriptor.key;
+                        let bypassed = self.unverified.contains_key(&key.sequence)
+                            || self.others.contains(&(key.track.0, key.sequence));
+                        let newest = self.newest_listed.entry(key.track.0).or_insert(key);
+                        assert!(key >= *newest || bypassed, "{key} listed out of order");
+                        *newest = key.max(*newest);
                     }
                 }
                 Statement::Master(_) | Statement::Track(_) => panic!("no descriptor is listed"),
@@ -68,7 +72,9 @@ impl Player {
                     "{object} is not complete"
                 );
                 assert_eq!(from.total(), length as u64);
-                if object.kind == ObjectKind::Segment {
+                if object.track.0 > 0 {
+                    self.others.insert((object.track.0, object.sequence));
+                } else if object.kind == ObjectKind::Segment {
                     let twice = self.completed.insert(object.sequence, now);
                     assert!(twice.is_none(), "{object} complete twice");
                     self.from.insert(object.sequence, from);
@@ -86,7 +92,9 @@ impl Player {
                     "{object} unverified and wrong"
                 );
                 assert!(descriptor.is_some() || self.listed.contains(&object));
-                if object.kind == ObjectKind::Segment {
+                if object.track.0 > 0 {
+                    self.others.insert((object.track.0, object.sequence));
+                } else if object.kind == ObjectKind::Segment {
                     let twice = self.unverified.insert(object.sequence, now);
                     assert!(twice.is_none(), "{object} unverified twice");
                 }
@@ -94,7 +102,11 @@ impl Player {
         }
     }
 
-    /// The segments that can be played.
+    pub(crate) fn has_other(&self, track: u32, sequence: u64) -> bool {
+        self.others.contains(&(track, sequence))
+    }
+
+    /// The segments of the first track that can be played.
     pub(crate) fn had(&self) -> BTreeSet<u64> {
         self.completed
             .keys()
