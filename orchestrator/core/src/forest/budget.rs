@@ -123,7 +123,8 @@ impl Forest {
             };
             RootKey {
                 relay: peer.role == PeerRole::Relay && capacity > 0,
-                capacity,
+                band: band(capacity),
+                since: Reverse(record.root_since),
                 node,
             }
         })
@@ -178,4 +179,9 @@ impl Forest {
         }
         self.reindex_peer(peer);
     }
+}
+
+/// 0, 1, 2–3, 4–7, …
+pub(super) fn band(capacity: u32) -> u32 {
+    u32::BITS - capacity.leading_zeros()
 }

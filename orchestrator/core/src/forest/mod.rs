@@ -70,6 +70,8 @@ pub(crate) struct Forest {
     trees: BTreeMap<TrackIndex, Tree>,
     deadlines: BTreeSet<(Duration, NodeRef)>,
     shunned: BTreeSet<(Duration, PeerRef)>,
+    /// How many roots there ever were.
+    roots_so_far: u64,
     changes: Changes,
     work: Work,
 }
@@ -85,6 +87,7 @@ impl Forest {
             trees: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             shunned: BTreeSet::new(),
+            roots_so_far: 0,
             changes: Changes::default(),
             work: Work::default(),
         }
@@ -220,7 +223,11 @@ impl Forest {
         self.node_mut(node).source = place;
         let depth = match place {
             Place::Nowhere => unreachable!("invariant: a node is attached to something"),
-            Place::Cdn => 1,
+            Place::Cdn => {
+                self.roots_so_far += 1;
+                self.node_mut(node).root_since = self.roots_so_far;
+                1
+            }
             Place::Under(parent) => {
                 self.node_mut(parent).children.insert(node);
                 self.settle_heights(parent);

@@ -72,6 +72,8 @@ pub(crate) struct Node {
     pub(crate) leaving: BTreeSet<NodeRef>,
     /// 1 for a root.
     pub(crate) depth: u32,
+    /// The number of this root among all that ever were, if it is one.
+    pub(crate) root_since: u64,
     /// 1 for a leaf.
     pub(crate) height: u32,
     /// Takes over the children, with `reserved` slots of its budget.
@@ -103,6 +105,7 @@ impl Node {
             children: BTreeSet::new(),
             leaving: BTreeSet::new(),
             depth: 0,
+            root_since: 0,
             height: 1,
             successor: None,
             reserved: 0,
@@ -158,11 +161,14 @@ pub(crate) enum OpenClass {
     Distrusted,
 }
 
-/// Orders the roots: the one to be moved under another first.
+/// Orders the roots: the one to be moved under another first. Capacity counts in bands, so that who
+/// comes to the CDN for a while does not take the place of a root that is as good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RootKey {
     pub(crate) relay: bool,
-    pub(crate) capacity: u32,
+    /// The capacity's bits.
+    pub(crate) band: u32,
+    pub(crate) since: Reverse<u64>,
     pub(crate) node: NodeRef,
 }
 

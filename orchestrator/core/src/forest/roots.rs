@@ -1,12 +1,13 @@
 //! Whom the CDN feeds: as few as the policy asks for and the audience's upload allows.
 //!
-//! The strongest stay: relays before others, then by capacity. What is too much is moved, with all
+//! The strongest stay: relays before others, then by the band of their capacity, then the oldest. What is too much is moved, with all
 //! below it, to the shallowest legal slot of another tree, a few per event. With two roots and a free
 //! slot there is always one that can go under the other, so the number falls to what the slots allow.
 
 use core::time::Duration;
 
 use super::Forest;
+use super::budget::band;
 use super::node::{Flow, NodeRef, Place, RootKey, turn};
 use crate::events::PeerRole;
 use crate::ids::{TrackIndex, TrackName};
@@ -104,7 +105,7 @@ impl Forest {
         let weakest = tree
             .roots
             .first()
-            .is_some_and(|root| !root.relay && root.capacity < capacity);
+            .is_some_and(|root| !root.relay && root.band <= band(capacity));
         let planned = self.policy.max_planned_roots();
         if weakest && planned.is_none_or(|most| tree.root_count() < most) {
             self.move_to(node, Place::Cdn, false, now);

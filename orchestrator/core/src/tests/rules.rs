@@ -128,13 +128,15 @@ fn a_consumer_that_was_first_makes_room_for_a_contributor() {
 
 #[test]
 fn consumers_leave_the_shallow_slots_to_contributors() {
-    let mut world = contributors(1..=3, 5 * MBIT);
-    world.join(4, Contributor, 5 * MBIT);
+    let mut world = contributors(1..=4, 5 * MBIT);
+    assert_eq!(world.row(1).children.len(), 2);
+    let childless = |world: &World, id: u64| world.row(id).children.is_empty();
+    let idle = if childless(&world, 2) { 2 } else { 3 };
+    world.leave(idle);
     world.join(5, Consumer, 0);
+    assert_eq!(world.row(5).depth, 3, "although the root has a free slot");
     world.join(6, Contributor, 5 * MBIT);
-    world.run(2);
-    assert!(world.row(5).depth >= world.row(6).depth);
-    assert!(world.row(5).children.is_empty());
+    assert_eq!(world.row(6).depth, 2);
 }
 
 #[test]
@@ -297,12 +299,13 @@ fn a_childs_own_switch_to_its_standby_is_adopted() {
 #[test]
 fn who_fell_to_the_cdn_is_brought_back_into_the_tree_elsewhere() {
     let mut world = contributors(1..=12, 4 * MBIT);
+    let root = world.roots();
     let rows = world.engine.topology().into_iter();
     let child = rows.filter(|row| row.depth == 3).last().unwrap();
     world.say_source(child.peer, &track("v0"), Source::Cdn, SourceState::Flowing);
     assert_eq!(world.row(child.peer.0).source, CDN);
     world.run(5);
-    assert_eq!(world.roots().len(), 1);
+    assert_eq!(world.roots(), root, "the strongest stays");
     assert_ne!(world.row(child.peer.0).source, child.source);
 }
 
