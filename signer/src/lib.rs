@@ -28,6 +28,8 @@ mod status;
 pub mod store;
 mod track;
 mod watcher;
+#[cfg(test)]
+mod watcher_tests;
 mod window;
 
 pub use convert::{FeedMessageError, from_message};
