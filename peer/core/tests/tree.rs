@@ -263,9 +263,25 @@ fn without_a_signer_everybody_goes_into_bypass_and_comes_back() {
         assert_eq!(state, Some(SourceState::Bypass), "peer {id}");
         assert!(node.player.unverified.len() > 8, "peer {id}");
     }
+    let duplicates = |network: &Network, id| {
+        network
+            .node(peer(id))
+            .engine
+            .snapshot(network.now)
+            .counters
+            .duplicate_bytes
+    };
+    let before: Vec<u64> = (1..=12).map(|id| duplicates(&network, id)).collect();
     network.resume_signing();
     let back = network.now;
     network.run_for(TARGET * 5);
+    for (id, before) in (1..=12).zip(before) {
+        let again = duplicates(&network, id) - before;
+        assert!(
+            again <= 160_000,
+            "peer {id} got {again} bytes that it had played"
+        );
+    }
     network.assert_gapless(2);
     for id in 1..=12 {
         let node = network.node(peer(id));

@@ -175,6 +175,17 @@ impl RelayEngine {
         }
     }
 
+    /// Moves every subscription to where this peer is now: what it played in bypass is not sent again.
+    pub(super) fn move_on(&mut self, t: usize) {
+        let Some(index) = self.tracks[t].index else {
+            return;
+        };
+        let peers: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
+        for peer in peers {
+            self.subscribe(t, index, peer);
+        }
+    }
+
     /// The next chunk that this peer wants from a source, in order: the first that is missing and not
     /// on its way from the CDN, or else what comes behind the newest segment.
     fn cursor(&self, t: usize, track: TrackIndex) -> Option<Cursor> {

@@ -52,6 +52,25 @@ enum Remedy {
     Start,
 }
 
+/// The first missing chunk is on its way from the parent, most likely: it is asked for only when
+/// little else is missing.
+fn leave_first_to_parent(runs: &mut Vec<(u32, u32)>) {
+    let missing: u32 = runs.iter().map(|(_, count)| count).sum();
+    if missing <= 2 {
+        return;
+    }
+    match runs.first_mut() {
+        Some((_, 1)) => {
+            runs.remove(0);
+        }
+        Some((first, count)) => {
+            *first += 1;
+            *count -= 1;
+        }
+        None => {}
+    }
+}
+
 impl RelayEngine {
     pub(super) fn repair(&mut self, t: usize) {
         let Some(index) = self.tracks[t].index else {
@@ -76,7 +95,7 @@ impl RelayEngine {
             }
             match self.remedy(t, key, object) {
                 Remedy::Wait => {}
-                Remedy::Ask(peer) => self.ask(key, peer),
+                Remedy::Ask(peer) => self.ask(t, key, peer),
                 Remedy::Cdn => self.take_from_cdn(t, key),
                 Remedy::Start => {
                     self.tracks[t].start_objects += 1;
@@ -172,23 +191,50 @@ impl RelayEngine {
         left.unwrap_or(track.target() * 2)
     }
 
-    fn ask(&mut self, object: ObjectKey, peer: PeerId) {
+    fn ask(&mut self, t: usize, object: ObjectKey, peer: PeerId) {
         let now = self.now;
+        let others =
+            !self.tracks[t].subscribed.is_empty() && !self.tracks[t].subscribed.contains_key(&peer);
         let Some(found) = self.ring.get_mut(&object) else {
             return;
         };
         found.asked = Some((peer, now));
-        let ranges: Vec<ChunkRun> = found
-            .missing_runs()
+        let mut runs = found.missing_runs();
+        runs.truncate(MAX_RANGES);
+        if others {
+            leave_first_to_parent(&mut runs);
+        }
+        let ranges: Vec<ChunkRun> = runs
             .into_iter()
-            .take(MAX_RANGES)
             .map(|(first, count)| ChunkRun {
                 first: ChunkIndex(first),
                 count,
             })
             .collect();
         self.counters.repair_requests += 1;
+        if others {
+            self.divide(t, object, &ranges);
+        }
         self.send(peer, &Frame::Request { object, ranges });
+    }
+
+    /// What is asked of the standby the parent need not send: the two share the work. Should the
+    /// standby fail, the CDN is asked in time.
+    fn divide(&mut self, t: usize, object: ObjectKey, ranges: &[ChunkRun]) {
+        let parents: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
+        for parent in parents {
+            for run in ranges {
+                let ChunkRun { first, count } = *run;
+                self.send(
+                    parent,
+                    &Frame::Cancel {
+                        object,
+                        first,
+                        count,
+                    },
+                );
+            }
+        }
     }
 
     fn take_from_cdn(&mut self, t: usize, key: ObjectKey) {

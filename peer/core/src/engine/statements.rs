@@ -192,6 +192,7 @@ impl RelayEngine {
             }
             Inserted::New => {}
         }
+        let bypassed = self.tracks[t].bypass.plays;
         let now = self.now;
         let track = &mut self.tracks[t];
         track.log.push(statement);
@@ -213,6 +214,9 @@ impl RelayEngine {
             self.start_at_newest(t);
         }
         self.absorb_unsigned(t, key);
+        if bypassed && !self.tracks[t].bypass.active {
+            self.move_on(t);
+        }
     }
 
     /// Lists an object that is wanted, and begins to receive it.
