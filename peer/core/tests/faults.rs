@@ -17,6 +17,8 @@ enum Fault {
     Corrupt(u64),
     Signer(u64),
     Cdn(u64, u8),
+    /// The origin stands still for a while.
+    Origin(u64),
     /// Assigns a peer another source and standby.
     Move(u64, u64, u64, bool),
 }
@@ -29,6 +31,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         (id.clone(), id.clone()).prop_map(|(a, b)| Fault::Cut(a, b)),
         id.clone().prop_map(Fault::Corrupt),
         (1_000_u64..12_000).prop_map(Fault::Signer),
+        (1_000_u64..12_000).prop_map(Fault::Origin),
         (200_u64..2_000, 0_u8..3).prop_map(|(ms, kind)| Fault::Cdn(ms, kind)),
         (id.clone(), id.clone(), id, any::<bool>())
             .prop_map(|(a, b, c, d)| Fault::Move(a, b, c, d)),
@@ -91,6 +94,11 @@ impl Forest {
                 self.network.run_for(MS * u32::try_from(ms).expect("small"));
                 self.network.resume_signing();
             }
+            Fault::Origin(ms) => {
+                self.network.publishing = false;
+                self.network.run_for(MS * u32::try_from(ms).expect("small"));
+                self.network.publishing = true;
+            }
             Fault::Cdn(ms, kind) => {
                 self.network.cdn_fault =
                     [CdnFault::NotFound, CdnFault::IgnoresRanges, CdnFault::Hangs]
@@ -116,9 +124,10 @@ proptest! {
         edges in shape(),
         init in any::<bool>(),
         slow in any::<bool>(),
+        tracks in 1_u32..3,
         faults in prop::collection::vec((fault(), 0_u64..3_000), 1..8),
     ) {
-        let mut network = Network::new(Origin::new(90_000, init));
+        let mut network = Network::new(Origin::new(90_000, init).with_tracks(tracks));
         network.run_for(Duration::from_millis(5_100));
         for id in 1..9 {
             network.add(id, if slow { 4_000_000 } else { 40_000_000 });
@@ -138,7 +147,7 @@ proptest! {
             prop_assert!(snapshot.ring_bytes <= 128 << 20, "{id}");
             // Faults of the CDN and pauses of the peer itself may stall it; others may not.
             let excused = faults.iter().any(|(fault, _)| {
-                matches!(fault, Fault::Cdn(..) | Fault::Signer(..)) || matches!(fault, Fault::Freeze(..))
+                matches!(fault, Fault::Cdn(..) | Fault::Signer(..) | Fault::Origin(..)) || matches!(fault, Fault::Freeze(..))
             });
             prop_assert!(excused || snapshot.playout.stalls == 0, "{id} stalls: {snapshot:?}");
         }
