@@ -23,7 +23,8 @@ use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::server::HealthReporter;
-use tower_http::trace::TraceLayer;
+use tower_http::trace::{DefaultOnFailure, TraceLayer};
+use tracing::Level;
 
 use crate::access::Access;
 use crate::admin::{self, Admin};
@@ -302,7 +303,7 @@ async fn serve(
     let routes = routes(config, secrets, shared)?;
     set_serving(shared.health, true).await;
     let server = server
-        .layer(TraceLayer::new_for_grpc())
+        .layer(TraceLayer::new_for_grpc().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
         .layer(gate.clone())
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shared.stopping.clone().cancelled_owned());

@@ -10,7 +10,7 @@ use espalier_orchestrator_core::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::attempt::twice;
+use super::attempt::{Attempt, attempt, twice};
 use super::handle::{Outlet, Start};
 use super::view::{ChannelView, CheckReport, SuspectView};
 use crate::metrics;
@@ -187,8 +187,8 @@ impl ChannelActor {
             .into_iter()
             .map(ChannelEvent::SessionOpened);
         for event in std::iter::once(tracks).chain(sessions) {
-            let outcome = super::attempt::attempt(|| self.handle_without_rebuild(event));
-            if outcome == super::attempt::Attempt::Panicked {
+            let outcome = attempt(|| self.handle_without_rebuild(event));
+            if outcome == Attempt::Panicked {
                 // Not even what is known can be told: start from nothing; peers come back by themselves.
                 self.degraded = true;
                 self.engine =
@@ -241,8 +241,28 @@ impl ChannelActor {
 
     fn publish(&mut self) {
         self.view_is_old = false;
-        let view = self.look();
-        self.view.send_replace(view);
+        if let Some(view) = self.ask(Self::look) {
+            self.view.send_replace(view);
+        }
+    }
+
+    /// Asks the engine something; `None` if it panicked at that, and was replaced.
+    fn ask<T>(&mut self, question: impl FnOnce(&Self) -> T) -> Option<T> {
+        let mut answer = None;
+        if attempt(|| answer = Some(question(self))) == Attempt::Panicked {
+            self.replace_engine();
+        }
+        answer
+    }
+
+    fn check(&self) -> CheckReport {
+        let nodes = self.engine.topology();
+        let mut peers: Vec<_> = nodes.iter().map(|node| node.peer).collect();
+        peers.dedup();
+        CheckReport {
+            findings: self.engine.check(),
+            peers: peers.len(),
+        }
     }
 
     fn look(&self) -> ChannelView {
@@ -327,8 +347,8 @@ impl Handler<Look> for ChannelActor {
     type Result = ();
 
     fn handle(&mut self, Look(answer): Look, _context: &mut Context<Self>) {
-        // Whoever asked may have gone away.
-        drop(answer.send(self.look()));
+        // Whoever asked may have gone away; without an answer it is told that the channel has ended.
+        drop(self.ask(Self::look).map(|view| answer.send(view)));
     }
 }
 
@@ -336,19 +356,8 @@ impl Handler<Check> for ChannelActor {
     type Result = ();
 
     fn handle(&mut self, Check(answer): Check, _context: &mut Context<Self>) {
-        let mut peers: Vec<_> = self
-            .engine
-            .topology()
-            .iter()
-            .map(|node| node.peer)
-            .collect();
-        peers.dedup();
-        let report = CheckReport {
-            findings: self.engine.check(),
-            peers: peers.len(),
-        };
-        // Whoever asked may have gone away.
-        drop(answer.send(report));
+        // Whoever asked may have gone away; without an answer it is told that the channel has ended.
+        drop(self.ask(Self::check).map(|report| answer.send(report)));
     }
 }
 

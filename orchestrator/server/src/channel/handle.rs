@@ -138,3 +138,74 @@ impl ChannelHandle {
         let _ended_already = self.address.send(Stop).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Outlet for Nobody {
+        fn assign(&self, _peer: PeerId, _assignment: Assignment) {}
+        fn gone(&self, _peer: PeerId) {}
+        fn sessions(&self) -> Vec<SessionOpened> {
+            Vec::new()
+        }
+        fn next_term(&self, term: u64) -> u64 {
+            term + 1
+        }
+    }
+
+    fn start(arbiters: &Arbiters, queue: usize) -> ChannelHandle {
+        let start = Start {
+            channel: "news".parse().unwrap(),
+            policy: Policy::default(),
+            incarnation: 1,
+            term: 1,
+            recovering: false,
+            queue,
+        };
+        ChannelHandle::start(arbiters, start, Arc::new(Nobody))
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_says_so_at_once_and_recovers() {
+        let arbiters = Arbiters::start().unwrap();
+        let handle = start(&arbiters, 16);
+        handle.look().await.unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let held = Arc::clone(&held);
+            arbiters.next().spawn_fn(move || {
+                let _released = held
+                    .lock()
+                    .map(|held| held.recv_timeout(Duration::from_secs(20)));
+            });
+        }
+        let refused = (0..10_000).find_map(|_| handle.try_tell(ChannelEvent::Tick).err());
+        assert_eq!(refused, Some(HandleError::Busy));
+        drop(release);
+        handle.tell(ChannelEvent::Tick).await.unwrap();
+        handle.look().await.unwrap();
+        arbiters.stop();
+    }
+
+    #[tokio::test]
+    async fn an_ended_actor_says_so() {
+        let arbiters = Arbiters::start().unwrap();
+        let handle = start(&arbiters, 16);
+        handle.stop().await;
+        assert_eq!(
+            handle.tell(ChannelEvent::Tick).await,
+            Err(HandleError::Ended)
+        );
+        assert_eq!(handle.try_tell(ChannelEvent::Tick), Err(HandleError::Ended));
+        assert_eq!(handle.look().await.err(), Some(HandleError::Ended));
+        assert_eq!(handle.check().await.err(), Some(HandleError::Ended));
+        arbiters.stop();
+    }
+}

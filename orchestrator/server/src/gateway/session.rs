@@ -79,6 +79,9 @@ impl Session {
 
     async fn hear(&self, kind: Kind) -> Result<Next, SessionError> {
         let peer = self.start.peer;
+        if !self.start.board.is_current(peer, self.start.attachment) {
+            return Err(SessionError::Superseded);
+        }
         match kind {
             Kind::Open(_) => return Err(SessionError::OutOfOrder("Open comes first, and once")),
             Kind::Acknowledge(acknowledge) => {

@@ -2,7 +2,9 @@
 
 mod channels;
 mod command_line;
+mod listener;
 mod restart;
 mod sessions;
+mod signer_elsewhere;
 mod support;
 mod topology;
