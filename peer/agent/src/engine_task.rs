@@ -288,7 +288,7 @@ impl EngineTask {
             bytes_from_peers: counters.bytes_from_peers,
             bytes_to_peers: counters.bytes_to_peers,
             buffer_ms: whole_ms(playout.buffer),
-            latency_ms: whole_ms(playout.latency),
+            latency_ms: u32::try_from(self.outputs.store.latency_ms()).unwrap_or(u32::MAX),
             stalls: playout.stalls,
             stall_ms: whole_ms(playout.stalled),
             cdn_overrun_bytes: counters.cdn_overrun_bytes,

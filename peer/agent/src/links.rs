@@ -53,8 +53,6 @@ struct Slot {
     side: LinkSide,
     attempt: u64,
     link: Option<Arc<dyn Link>>,
-    /// The other end made the offer.
-    accepted: bool,
     open: bool,
     queue: VecDeque<OutgoingFrame>,
     queued_bytes: u64,
@@ -96,7 +94,6 @@ impl Links {
             side,
             attempt,
             link: None,
-            accepted: false,
             open: false,
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -161,23 +158,12 @@ impl Links {
         let Some(slot) = self.slots.get_mut(&peer) else {
             return;
         };
-        let opens = match event {
-            TransportEvent::Open { .. } => !slot.accepted,
-            // An accepted link counts as open when the other end has spoken: what is sent before its
-            // data channel is ready arrives with the SCTP handshake and is lost there (rtc 0.21.1).
-            TransportEvent::Frame { .. } | TransportEvent::Ping { .. } => !slot.open,
-            TransportEvent::Signal { .. }
-            | TransportEvent::Writable { .. }
-            | TransportEvent::Closed { .. } => false,
-        };
-        if opens {
-            slot.open = true;
-            slot.flush();
-            self.outcomes
-                .push_back(Outcome::Engine(Event::LinkUp { peer }));
-        }
         match event {
-            TransportEvent::Open { .. } => {}
+            TransportEvent::Open { .. } => {
+                slot.open = true;
+                slot.flush();
+                self.tell(Event::LinkUp { peer });
+            }
             TransportEvent::Frame { bytes, .. } => self.tell(Event::Frame { peer, bytes }),
             TransportEvent::Ping { bytes, .. } => self.tell(Event::Ping { peer, bytes }),
             TransportEvent::Writable { .. } => {
@@ -287,7 +273,6 @@ impl Links {
             old.close();
         }
         slot.attempt = attempt;
-        slot.accepted = true;
         let id = self.new_link_id(peer);
         match self.transport.accept(id, sdp, self.events.clone()) {
             Ok(link) => self.adopt(peer, link),

@@ -76,7 +76,20 @@ fn explain(end: &SessionEnd, orchestrator: &str) -> Failure {
                     "issue a new token: espalier token issue --channel NAME --ttl 1h"
                 }
                 Code::NotFound => "list the channels: espalier channel list",
-                _ => "the node's log says more",
+                Code::Ok
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::InvalidArgument
+                | Code::DeadlineExceeded
+                | Code::AlreadyExists
+                | Code::ResourceExhausted
+                | Code::FailedPrecondition
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss => "the node's log says more",
             };
             Failure::failed("the orchestrator refuses this peer")
                 .caused_by(end)

@@ -86,7 +86,7 @@ fn document(served: &Served, snapshot: &Snapshot) -> Value {
             .collect::<serde_json::Map<_, _>>(),
         "playout": {
             "buffer_ms": whole_ms(snapshot.playout.buffer),
-            "latency_ms": whole_ms(snapshot.playout.latency),
+            "latency_ms": served.store.latency_ms(),
             "stalls": snapshot.playout.stalls,
             "stall_ms": whole_ms(snapshot.playout.stalled),
         },
@@ -257,7 +257,7 @@ fn exposition(served: &Served, snapshot: &Snapshot) -> String {
     line(
         "latency_seconds",
         "gauge",
-        snapshot.playout.latency.as_secs_f64(),
+        float(served.store.latency_ms()) / 1e3,
     );
     line("ring_bytes", "gauge", float(snapshot.ring_bytes));
     let up = snapshot.links.iter().filter(|link| link.up);

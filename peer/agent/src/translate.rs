@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn broken_keys_are_refused() {
         let message = v1::Welcome {
-            public_keys: vec![vec![1, 2].into()],
+            public_keys: vec![vec![1, 2]],
             ..Default::default()
         };
         assert!(matches!(welcome(&message), Err(Malformed::Key(_))));

@@ -53,7 +53,7 @@ impl Attachment {
             panic!("the first message is not Open")
         };
         let welcome = v1::Welcome {
-            ticket: ticket.to_vec().into(),
+            ticket: ticket.to_vec(),
             incarnation: 9,
             report_interval_ms: 20,
             ..v1::Welcome::default()
@@ -186,7 +186,10 @@ impl Peer {
     async fn opening(&mut self, held: Held) {
         match self.event().await {
             SessionEvent::Opening(answer) => answer.send(held).unwrap(),
-            other => panic!("not Opening but {other:?}"),
+            other @ (SessionEvent::Welcomed(_)
+            | SessionEvent::Assigned(_)
+            | SessionEvent::Signal(_)
+            | SessionEvent::Detached) => panic!("not Opening but {other:?}"),
         }
     }
 
@@ -368,7 +371,10 @@ async fn a_refused_first_attachment_ends_the_session_with_the_nodes_words() {
                 (Code::Unauthenticated, "the token has expired")
             );
         }
-        other => panic!("{other:?}"),
+        other
+        @ (SessionEnd::Left | SessionEnd::ChannelDeleted | SessionEnd::Unreachable { .. }) => {
+            panic!("{other:?}")
+        }
     }
 }
 

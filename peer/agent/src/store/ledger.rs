@@ -11,7 +11,7 @@ use espalier_peer_core::Provenance;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use super::{PlayerObject, unix_ms};
+use super::PlayerObject;
 
 /// How many objects are remembered.
 const REMEMBERED: usize = 64;
@@ -55,12 +55,18 @@ impl Ledger {
         Self { entries, waiting }
     }
 
-    pub(super) fn record(&self, key: ObjectKey, object: Arc<PlayerObject>, from: Provenance) {
+    pub(super) fn record(
+        &self,
+        key: ObjectKey,
+        object: Arc<PlayerObject>,
+        from: Provenance,
+        at_unix_ms: u64,
+    ) {
         let completed = Completed {
             key,
             object,
             from,
-            at_unix_ms: unix_ms(),
+            at_unix_ms,
         };
         if self.waiting.try_send(completed).is_err() {
             tracing::debug!(%key, "too many objects wait to be hashed, one is not recorded");

@@ -10,7 +10,7 @@ mod ledger;
 mod object;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -35,6 +35,15 @@ pub(crate) struct Store {
     shelf: RwLock<Shelf>,
     changes: watch::Sender<u64>,
     ledger: Ledger,
+    latency: Mutex<Option<Latency>>,
+}
+
+/// How old the newest complete segment was when it was complete.
+#[derive(Debug, Clone, Copy)]
+struct Latency {
+    /// Its epoch and sequence number.
+    place: (u32, u64),
+    ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +92,7 @@ impl Store {
             shelf: RwLock::default(),
             changes: watch::Sender::new(0),
             ledger,
+            latency: Mutex::default(),
         }
     }
 
@@ -119,6 +129,13 @@ impl Store {
     /// A counter that moves with each header and each listed object.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// From the newest complete segment's program date-time (or its listing here) to its last chunk;
+    /// 0 before there is one.
+    pub(crate) fn latency_ms(&self) -> u64 {
+        let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        latency.map_or(0, |latency| latency.ms)
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -179,7 +196,7 @@ impl Store {
                 track.objects.insert(key, Arc::new(object));
             }
             None => {
-                let Some(object) = PlayerObject::listed(statement) else {
+                let Some(object) = PlayerObject::listed(statement, unix_ms()) else {
                     return;
                 };
                 track.objects.insert(key, Arc::new(object));
@@ -212,21 +229,31 @@ impl Store {
         }
         track.prune();
         drop(shelf);
-        self.ledger.record(
-            key,
-            object,
-            Provenance {
-                cdn_bytes: length,
-                ..Provenance::default()
-            },
-        );
+        let from = Provenance {
+            cdn_bytes: length,
+            ..Provenance::default()
+        };
+        self.record(key, object, from);
         self.changed();
     }
 
     fn complete(&self, key: &ObjectKey, from: Provenance) {
         if let Some(object) = self.object(key) {
-            self.ledger.record(*key, object, from);
+            self.record(*key, object, from);
         }
+    }
+
+    fn record(&self, key: ObjectKey, object: Arc<PlayerObject>, from: Provenance) {
+        let now = unix_ms();
+        if key.kind == ObjectKind::Segment {
+            let (place, ms) = ((key.epoch, key.sequence), object.age_ms(now));
+            let mut latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+            // What a player rewinds to is old, which says nothing about the tree.
+            if latency.is_none_or(|newest| place >= newest.place) {
+                *latency = Some(Latency { place, ms });
+            }
+        }
+        self.ledger.record(key, object, from, now);
     }
 
     /// Lets the bytes go and keeps the object listed, so that a late request can ask for it again.
@@ -242,7 +269,7 @@ impl Store {
         else {
             return;
         };
-        if let Some(empty) = PlayerObject::listed(Arc::clone(old.statement())) {
+        if let Some(empty) = PlayerObject::listed(Arc::clone(old.statement()), unix_ms()) {
             let old = std::mem::replace(old, Arc::new(empty));
             drop(shelf);
             old.withdraw();
@@ -255,15 +282,11 @@ impl Store {
 
     // A panic while the lock is held can only come from a broken invariant; the maps stay usable.
     fn read(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
-        self.shelf
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 pub(crate) struct PlayerObject {
     statement: Arc<Statement>,
     verified: bool,
+    listed_unix_ms: u64,
     length: u64,
     chunk_length: usize,
     chunks: Box<[OnceLock<Bytes>]>,
@@ -33,7 +34,7 @@ pub(crate) struct Progress {
 
 impl PlayerObject {
     /// A listed object of which nothing is here yet. `statement` is its descriptor.
-    pub(crate) fn listed(statement: Arc<Statement>) -> Option<Self> {
+    pub(crate) fn listed(statement: Arc<Statement>, now_unix_ms: u64) -> Option<Self> {
         let descriptor = statement.as_object()?;
         let (length, count) = (
             descriptor.length,
@@ -41,6 +42,7 @@ impl PlayerObject {
         );
         let chunks = (0..count).map(|_| OnceLock::new()).collect();
         Some(Self {
+            listed_unix_ms: now_unix_ms,
             length,
             chunk_length: CHUNK_SIZE,
             chunks,
@@ -58,6 +60,7 @@ impl PlayerObject {
             withdrawn: false,
         };
         Self {
+            listed_unix_ms: now_unix_ms,
             length: u64::try_from(body.len()).unwrap_or(u64::MAX),
             chunk_length: body.len().max(1),
             chunks: Box::new([OnceLock::from(body)]),
@@ -72,6 +75,7 @@ impl PlayerObject {
         Self {
             statement,
             verified: self.verified,
+            listed_unix_ms: self.listed_unix_ms,
             length: self.length,
             chunk_length: self.chunk_length,
             chunks: self.chunks.clone(),
@@ -117,6 +121,18 @@ impl PlayerObject {
 
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// How old the segment was at `at_unix_ms`: counted from its program date-time by this machine's
+    /// clock, or from its listing here if the origin dates nothing.
+    pub(crate) fn age_ms(&self, at_unix_ms: u64) -> u64 {
+        let dated = self
+            .descriptor()
+            .and_then(|descriptor| descriptor.program_date_time_ms);
+        let since = dated
+            .and_then(|ms| u64::try_from(ms).ok())
+            .unwrap_or(self.listed_unix_ms);
+        at_unix_ms.saturating_sub(since)
     }
 
     pub(crate) fn is_complete(&self) -> bool {

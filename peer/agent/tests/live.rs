@@ -1,0 +1,207 @@
+//! Whole agents: a real signer's feed, real HTTP on both sides, links in memory.
+
+mod support;
+
+use std::sync::Arc;
+
+use espalier_peer::transport::MemoryNetwork;
+use espalier_peer::{Agent, AgentConfig};
+use espalier_proto::v1::{self, peer_message::Kind};
+use serde_json::Value;
+
+use crate::support::{DEADLINE, Node, Origin, segment, segment_hash, wait_for};
+
+/// An agent and what it says about itself.
+struct Peer {
+    id: String,
+    agent: Agent,
+    http: reqwest::Client,
+}
+
+impl Peer {
+    async fn start(node: &Node, network: &MemoryNetwork, name: &str) -> Self {
+        let mut config = AgentConfig::new(&node.uri, "demo", "token");
+        config.listen = Some(([127, 0, 0, 1], 0).into());
+        let id = config.peer.to_string();
+        let transport = Arc::new(network.transport(name));
+        let agent = Agent::start(config, transport).await.unwrap();
+        Self {
+            id,
+            agent,
+            http: reqwest::Client::new(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Response {
+        let address = self.agent.local_address().unwrap();
+        let request = self
+            .http
+            .get(format!("http://{address}{path}"))
+            .timeout(DEADLINE);
+        request.send().await.unwrap()
+    }
+
+    async fn stats(&self) -> Value {
+        serde_json::from_str(&self.get("/stats").await.text().await.unwrap()).unwrap()
+    }
+
+    /// The completed objects that came whole from the parent.
+    async fn from_parent(&self) -> Vec<Value> {
+        let stats = self.stats().await;
+        let objects = stats["objects"].as_array().unwrap().iter();
+        objects
+            .filter(|object| object["from"]["parent"] == object["length"])
+            .cloned()
+            .collect()
+    }
+
+    async fn newest(&self) -> u64 {
+        self.stats().await["tracks"][0]["newest"]
+            .as_u64()
+            .unwrap_or_default()
+    }
+}
+
+/// A root and its child, both flowing.
+async fn root_and_child(node: &Node, network: &MemoryNetwork) -> (Peer, Peer) {
+    let root = Peer::start(node, network, "root").await;
+    let child = Peer::start(node, network, "child").await;
+    node.assign(&root.id, None, &[&child.id]);
+    node.assign(&child.id, Some(&root.id), &[]);
+    wait_for("the child takes objects from its parent", || async {
+        (child.from_parent().await.len() >= 4).then_some(())
+    })
+    .await;
+    (root, child)
+}
+
+fn every_object_is_the_origins(stats: &Value) {
+    let objects = stats["objects"].as_array().unwrap();
+    assert!(!objects.is_empty());
+    for object in objects {
+        let sequence = object["sequence"].as_u64().unwrap();
+        assert_eq!(object["sha256"], segment_hash(sequence), "{object}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_plays_what_the_origin_has_from_its_parent() {
+    let origin = Origin::start().await;
+    let node = Node::start(&origin).await;
+    let (root, child) = root_and_child(&node, &MemoryNetwork::new()).await;
+    for peer in [&root, &child] {
+        every_object_is_the_origins(&peer.stats().await);
+    }
+    let taken = origin.segments_taken_by(&child.id);
+    assert!(taken.len() <= 3, "the newcomer took {taken:?} from the CDN");
+    assert!(!origin.segments_taken_by(&root.id).is_empty());
+
+    let master = child.get("/demo/master.m3u8").await.text().await.unwrap();
+    assert!(master.contains("main/index.m3u8"), "{master}");
+    let media = child
+        .get("/demo/main/index.m3u8")
+        .await
+        .text()
+        .await
+        .unwrap();
+    let newest = media
+        .lines()
+        .rev()
+        .find(|line| !line.starts_with('#'))
+        .unwrap();
+    let sequence: u64 = newest
+        .trim_start_matches("0-")
+        .trim_end_matches(".ts")
+        .parse()
+        .unwrap();
+    let body = child
+        .get(&format!("/demo/main/{newest}"))
+        .await
+        .bytes()
+        .await
+        .unwrap();
+    assert_eq!(body, segment(sequence));
+
+    node.hears(&child.id, "the child reports its source", |kind| {
+        matches!(kind, Kind::SourceEvent(event) if event.state() == v1::SourceState::Flowing
+            && event.source.as_ref().is_some_and(|source|
+                source.kind == Some(v1::source::Kind::Peer(root.id.clone()))))
+    })
+    .await;
+    node.hears(&child.id, "the child acknowledges", |k| {
+        matches!(k, Kind::Acknowledge(_))
+    })
+    .await;
+    node.hears(&root.id, "the root reports its link", |kind| {
+        matches!(kind, Kind::LinkEvent(e) if e.state() == v1::LinkState::Up && e.neighbour == child.id)
+    })
+    .await;
+    node.hears(
+        &child.id,
+        "the child reports its numbers",
+        |kind| matches!(kind, Kind::Report(report) if report.bytes_from_peers > 0),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_goes_on_when_its_parent_is_killed() {
+    let origin = Origin::start().await;
+    let node = Node::start(&origin).await;
+    let network = MemoryNetwork::new();
+    let (_root, child) = root_and_child(&node, &network).await;
+    let before = child.newest().await;
+    network.kill("root");
+    wait_for("the child goes on", || async {
+        (child.newest().await >= before + 16).then_some(())
+    })
+    .await;
+    let stats = child.stats().await;
+    every_object_is_the_origins(&stats);
+    assert_eq!(stats["playout"]["stalls"], 0, "{stats}");
+    node.hears(
+        &child.id,
+        "the child reports its parent's death",
+        |kind| matches!(kind, Kind::LinkEvent(event) if event.state() == v1::LinkState::Dead),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tree_goes_on_without_its_node_and_plays_unsigned_without_its_signer() {
+    let origin = Origin::start().await;
+    let node = Node::start(&origin).await;
+    let (root, child) = root_and_child(&node, &MemoryNetwork::new()).await;
+    drop(node);
+    for peer in [&root, &child] {
+        wait_for("bypass", || async {
+            (peer.stats().await["counters"]["bypassed_objects"].as_u64()? >= 3).then_some(())
+        })
+        .await;
+        let stats = peer.stats().await;
+        assert_eq!(stats["session"], "detached");
+        assert_eq!(stats["tracks"][0]["state"], "bypass");
+        assert_eq!(stats["playout"]["stalls"], 0, "{stats}");
+        every_object_is_the_origins(&stats);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_shuts_down_says_so_and_leaves_nothing_open() {
+    let origin = Origin::start().await;
+    let node = Node::start(&origin).await;
+    let (root, child) = root_and_child(&node, &MemoryNetwork::new()).await;
+    let (child_id, address) = (child.id.clone(), child.agent.local_address().unwrap());
+    child.agent.shutdown().await;
+    node.hears(&child_id, "Leave", |kind| matches!(kind, Kind::Leave(_)))
+        .await;
+    node.hears(&root.id, "the root hears Bye", |kind| {
+        matches!(kind, Kind::LinkEvent(event) if event.neighbour == child_id
+            && event.state() == v1::LinkState::Closed)
+    })
+    .await;
+    wait_for("the port is free", || async {
+        std::net::TcpListener::bind(address).ok()
+    })
+    .await;
+}

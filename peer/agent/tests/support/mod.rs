@@ -1,0 +1,340 @@
+//! A small world for whole agents: an origin, a node that does as it is told, and a network in memory.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use espalier_media::StatementKey;
+use espalier_proto::v1::peer_message::Kind;
+use espalier_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
+use espalier_proto::v1::{self, node_message};
+use espalier_signer::{ServiceLimits, Signer, SignerConfig, SignerState, StatementService};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request as Call, Response as Answer, Status, Streaming};
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// How often the origin has a new segment.
+pub(crate) const RHYTHM: Duration = Duration::from_millis(500);
+/// Two chunks and a bit.
+pub(crate) const SEGMENT_LENGTH: usize = 61_440 * 2 + 1_234;
+
+/// Looks until `look` finds something.
+pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> T {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never happened: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The bytes of the origin's segment.
+pub(crate) fn segment(sequence: u64) -> Vec<u8> {
+    (0..SEGMENT_LENGTH as u64)
+        .map(|i| (i * 7 + sequence * 13).to_le_bytes()[0])
+        .collect()
+}
+
+/// The hash of the origin's segment, as `/stats` writes it.
+pub(crate) fn segment_hash(sequence: u64) -> String {
+    Sha256::digest(segment(sequence))
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A live origin that counts what each peer asks of it.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    started: tokio::time::Instant,
+    asked: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    pub(crate) uri: String,
+}
+
+impl Origin {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/live.m3u8", listener.local_addr().unwrap());
+        let origin = Self {
+            started: tokio::time::Instant::now(),
+            asked: Arc::default(),
+            uri,
+        };
+        let router = Router::new()
+            .fallback(Self::answer)
+            .with_state(origin.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        origin
+    }
+
+    /// The segments that this peer took, whole or in part.
+    pub(crate) fn segments_taken_by(&self, peer: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        let of_peer = asked.get(peer).cloned().unwrap_or_default();
+        of_peer
+            .into_iter()
+            .filter(|path| path.ends_with(".ts"))
+            .collect()
+    }
+
+    fn newest(&self) -> u64 {
+        4 + u64::try_from(self.started.elapsed().as_millis() / RHYTHM.as_millis()).unwrap()
+    }
+
+    async fn answer(State(origin): State<Self>, request: Request) -> Response {
+        let path = request.uri().path().to_owned();
+        let peer = request
+            .headers()
+            .get("x-peer-id")
+            .expect("every request names its peer");
+        let peer = peer.to_str().unwrap().to_owned();
+        origin
+            .asked
+            .lock()
+            .unwrap()
+            .entry(peer)
+            .or_default()
+            .push(path.clone());
+        let newest = origin.newest();
+        if path == "/live.m3u8" {
+            let first = newest.saturating_sub(5);
+            let mut text = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n".to_owned();
+            text += &format!("#EXT-X-MEDIA-SEQUENCE:{first}\n");
+            for sequence in first..=newest {
+                text += &format!("#EXTINF:{:.3},\ns{sequence}.ts\n", RHYTHM.as_secs_f64());
+            }
+            return text.into_response();
+        }
+        let sequence = path
+            .strip_prefix("/s")
+            .and_then(|rest| rest.strip_suffix(".ts"));
+        match sequence.and_then(|text| text.parse().ok()) {
+            Some(sequence) if sequence <= newest => {
+                let body = segment(sequence);
+                let range = request
+                    .headers()
+                    .get(header::RANGE)
+                    .and_then(|v| v.to_str().ok());
+                match range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) {
+                    None => body.into_response(),
+                    Some((first, last)) => {
+                        let (first, last): (usize, usize) =
+                            (first.parse().unwrap(), last.parse().unwrap());
+                        let place = format!("bytes {first}-{last}/{}", body.len());
+                        let part = body[first..=last].to_vec();
+                        let place = [(header::CONTENT_RANGE, place)];
+                        (StatusCode::PARTIAL_CONTENT, place, part).into_response()
+                    }
+                }
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+}
+
+/// What the node knows of one peer.
+#[derive(Default)]
+struct Known {
+    to_peer: Option<mpsc::Sender<Result<v1::NodeMessage, Status>>>,
+    assignment: Option<v1::Assignment>,
+    said: Vec<Kind>,
+}
+
+#[derive(Default)]
+struct Book {
+    peers: Mutex<HashMap<String, Known>>,
+    changed: Notify,
+}
+
+struct NodeService {
+    book: Arc<Book>,
+    welcome: v1::Welcome,
+}
+
+#[tonic::async_trait]
+impl PeerService for NodeService {
+    type SessionStream = ReceiverStream<Result<v1::NodeMessage, Status>>;
+
+    async fn session(
+        &self,
+        call: Call<Streaming<v1::PeerMessage>>,
+    ) -> Result<Answer<Self::SessionStream>, Status> {
+        let mut from_peer = call.into_inner();
+        let first = from_peer.message().await?.and_then(|message| message.kind);
+        let Some(Kind::Open(open)) = first else {
+            return Err(Status::invalid_argument("the first message is not Open"));
+        };
+        let (to_peer, stream) = mpsc::channel(64);
+        let welcome = node_message::Kind::Welcome(self.welcome.clone());
+        drop(to_peer.try_send(Ok(v1::NodeMessage {
+            kind: Some(welcome),
+        })));
+        let (book, peer) = (Arc::clone(&self.book), open.peer.clone());
+        {
+            let mut peers = book.peers.lock().unwrap();
+            let known = peers.entry(peer.clone()).or_default();
+            if let Some(assignment) = known.assignment.clone() {
+                let kind = Some(node_message::Kind::Assignment(assignment));
+                drop(to_peer.try_send(Ok(v1::NodeMessage { kind })));
+            }
+            known.to_peer = Some(to_peer);
+            known.said.push(Kind::Open(open));
+        }
+        tokio::spawn(async move {
+            while let Ok(Some(v1::PeerMessage { kind: Some(kind) })) = from_peer.message().await {
+                book.take(&peer, kind);
+            }
+        });
+        Ok(Answer::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Book {
+    fn take(&self, peer: &str, kind: Kind) {
+        let mut peers = self.peers.lock().unwrap();
+        if let Kind::Signal(mut signal) = kind {
+            let to = std::mem::replace(&mut signal.peer, peer.to_owned());
+            if let Some(to_peer) = peers.get(&to).and_then(|known| known.to_peer.as_ref()) {
+                let kind = Some(node_message::Kind::Signal(signal));
+                drop(to_peer.try_send(Ok(v1::NodeMessage { kind })));
+            }
+        } else if let Some(known) = peers.get_mut(peer) {
+            known.said.push(kind);
+        }
+        drop(peers);
+        self.changed.notify_waiters();
+    }
+}
+
+/// A node with one channel, whose tree the test decides. Dies with its connections when dropped.
+pub(crate) struct Node {
+    pub(crate) uri: String,
+    book: Arc<Book>,
+    index: Mutex<u64>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Node {
+    pub(crate) async fn start(origin: &Origin) -> Self {
+        let signer = Signer::start(SignerConfig {
+            origin_uri: origin.uri.clone(),
+            key: StatementKey::from_seed(&[7; 32]),
+            state: SignerState::default(),
+        })
+        .unwrap();
+        let welcome = v1::Welcome {
+            incarnation: 1,
+            report_interval_ms: 100,
+            public_keys: signer
+                .public_keys()
+                .iter()
+                .map(|key| key.to_bytes().to_vec())
+                .collect(),
+            signer_uris: vec![String::new()],
+            origin_uri: origin.uri.clone(),
+            ..v1::Welcome::default()
+        };
+        let book = Arc::new(Book::default());
+        let service = NodeService {
+            book: Arc::clone(&book),
+            welcome,
+        };
+        let statements = StatementService::new(signer, ServiceLimits::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let listener = runtime
+            .spawn(TcpListener::bind(any))
+            .await
+            .unwrap()
+            .unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(PeerServiceServer::new(service))
+                .add_service(statements.into_server())
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        Self {
+            uri,
+            book,
+            index: Mutex::new(0),
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Gives a peer its place. `source`: a peer's id, or none for the CDN.
+    pub(crate) fn assign(&self, peer: &str, source: Option<&str>, children: &[&str]) {
+        let mut index = self.index.lock().unwrap();
+        *index += 1;
+        let cdn = || v1::source::Kind::Cdn(v1::Cdn {});
+        let kind = source.map_or_else(cdn, |id| v1::source::Kind::Peer(id.to_owned()));
+        let child = |id: &&str| v1::ChildAssignment {
+            track: "main".to_owned(),
+            peer: (*id).to_owned(),
+            standby: false,
+        };
+        let assignment = v1::Assignment {
+            generation: Some(v1::Generation {
+                incarnation: 1,
+                term: 1,
+                index: *index,
+            }),
+            tracks: vec![v1::TrackAssignment {
+                track: "main".to_owned(),
+                source: Some(v1::Source { kind: Some(kind) }),
+                standby: source.map(|_| v1::Source { kind: Some(cdn()) }),
+                make_before_break: false,
+            }],
+            children: children.iter().map(child).collect(),
+            cdn_lease: None,
+            upload_bps: 50_000_000,
+        };
+        let mut peers = self.book.peers.lock().unwrap();
+        let known = peers.entry(peer.to_owned()).or_default();
+        known.assignment = Some(assignment.clone());
+        if let Some(to_peer) = &known.to_peer {
+            let kind = Some(node_message::Kind::Assignment(assignment));
+            drop(to_peer.try_send(Ok(v1::NodeMessage { kind })));
+        }
+    }
+
+    /// Waits until a peer has said something that `wanted` accepts.
+    pub(crate) async fn hears(&self, peer: &str, what: &str, wanted: impl Fn(&Kind) -> bool) {
+        wait_for(what, || async {
+            let peers = self.book.peers.lock().unwrap();
+            peers
+                .get(peer)
+                .filter(|known| known.said.iter().any(&wanted))
+                .map(|_| ())
+        })
+        .await;
+    }
+}
