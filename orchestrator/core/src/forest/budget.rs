@@ -124,6 +124,7 @@ impl Forest {
             RootKey {
                 relay: peer.role == PeerRole::Relay && capacity > 0,
                 band: band(capacity),
+                height: record.height,
                 since: Reverse(record.root_since),
                 node,
             }

@@ -298,6 +298,9 @@ impl Forest {
                 Place::Under(_) | Place::Cdn | Place::Nowhere => None,
             };
             self.node_mut(node).height = height;
+            if self.node(node).source == Place::Cdn {
+                self.reindex(node);
+            }
         }
     }
 

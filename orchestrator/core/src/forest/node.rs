@@ -168,6 +168,8 @@ pub(crate) struct RootKey {
     pub(crate) relay: bool,
     /// The capacity's bits.
     pub(crate) band: u32,
+    /// Of its tree: the taller stays, so that less moves.
+    pub(crate) height: u32,
     pub(crate) since: Reverse<u64>,
     pub(crate) node: NodeRef,
 }

@@ -1,8 +1,9 @@
 //! Whom the CDN feeds: as few as the policy asks for and the audience's upload allows.
 //!
-//! The strongest stay: relays before others, then by the band of their capacity, then the oldest. What is too much is moved, with all
-//! below it, to the shallowest legal slot of another tree, a few per event. With two roots and a free
-//! slot there is always one that can go under the other, so the number falls to what the slots allow.
+//! The strongest stay: relays before others, then by the band of their capacity, then the tallest tree,
+//! then the oldest. What is too much is moved, with all below it, to the shallowest legal slot of
+//! another tree, a few per event. With two roots and a free slot there is always one that can go under
+//! the other, so the number falls to what the slots allow.
 
 use core::time::Duration;
 

@@ -223,3 +223,17 @@ fn impossible_claims_are_not_taken_up() {
     assert_eq!(world.row(5).children.len(), 2);
     assert!(world.row(3).children.is_empty());
 }
+
+#[test]
+fn who_starts_anew_while_it_is_awaited_is_a_newcomer() {
+    let mut world = twelve();
+    restart(&mut world);
+    for id in 1..=11 {
+        world.attach(id);
+    }
+    world.join(7, Contributor, 4 * MBIT);
+    assert_eq!(world.row(7).source, Some(Source::Cdn));
+    world.run(30);
+    assert_eq!(world.engine.topology().len(), 11);
+    assert_eq!(world.roots(), [peer(1)].into());
+}

@@ -572,8 +572,14 @@ fn a_rate_that_rises_makes_parents_give_up_children_before_it_is_too_late() {
     }
     world.run(40);
     assert_eq!(world.roots().len(), 1, "a chain still carries everybody");
+    let entries = world.entries.len();
     world.event(rate(1_900_000));
     world.event(rate(0));
+    assert_eq!(
+        world.entries.len(),
+        entries,
+        "a stream that breathes moves nobody"
+    );
     assert_eq!(world.engine.audience(world.now).max_depth, 7);
 }
 
