@@ -23,6 +23,7 @@ pub(crate) struct Run {
     pub(crate) children: u64,
     pub(crate) bits_per_second: u64,
     pub(crate) seconds: u64,
+    pub(crate) workers: usize,
 }
 
 /// One run's result.
@@ -52,7 +53,7 @@ impl Run {
     fn start(self, part: Part, lines: mpsc::Sender<(Part, Line)>) -> anyhow::Result<Process> {
         let name = |value: &str| value.to_lowercase();
         let mut child = Command::new(std::env::current_exe()?)
-            .arg("node")
+            .args(["--workers", &self.workers.to_string(), "node"])
             .args(["--stack", &name(&format!("{:?}", self.stack))])
             .args(["--part", &name(&format!("{part:?}"))])
             .args(["--children", &self.children.to_string()])

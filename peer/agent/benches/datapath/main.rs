@@ -46,6 +46,9 @@ struct Args {
     /// Also write the figures to this file.
     #[arg(long, value_name = "FILE", global = true)]
     json: Option<PathBuf>,
+    /// Worker threads of each process; 0: everything on its main thread.
+    #[arg(long, default_value_t = 2, global = true)]
+    workers: usize,
     /// Given by cargo.
     #[arg(long, hide = true, global = true)]
     bench: bool,
@@ -117,22 +120,34 @@ struct Figures {
     connect: Vec<Times>,
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    let runtime = match args.workers {
+        0 => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?,
+        workers => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .enable_all()
+            .build()?,
+    };
+    runtime.block_on(measure(args))
+}
+
+async fn measure(args: Args) -> anyhow::Result<()> {
     let mut figures = Figures::default();
     match args.what {
         Some(What::Node(node)) => return node::run(node).await,
-        Some(What::Relay(relay)) => measure_relay(&relay, &mut figures).await?,
+        Some(What::Relay(relay)) => measure_relay(&relay, args.workers, &mut figures).await?,
         Some(What::Loss(loss)) => measure_loss(&loss, &mut figures).await?,
         Some(What::Connect(connect)) => measure_connect(&connect, &mut figures).await?,
         None => {
             measure_connect(&ConnectArgs::parse_from([""]), &mut figures).await?;
-            measure_relay(&RelayArgs::parse_from([""]), &mut figures).await?;
+            measure_relay(&RelayArgs::parse_from([""]), args.workers, &mut figures).await?;
             measure_loss(&LossArgs::parse_from([""]), &mut figures).await?;
         }
     }
@@ -144,7 +159,11 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure_relay(args: &RelayArgs, figures: &mut Figures) -> anyhow::Result<()> {
+async fn measure_relay(
+    args: &RelayArgs,
+    workers: usize,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
     println!(
         "\nrelay, {} s a run\nMbit/s children stack  CPU-s/Gbit  CPU %  peak MiB  gaps>100ms  \
          longest ms  delivered  faults",
@@ -161,6 +180,7 @@ async fn measure_relay(args: &RelayArgs, figures: &mut Figures) -> anyhow::Resul
                     children,
                     bits_per_second: mbit * 1_000_000,
                     seconds: args.seconds,
+                    workers,
                 };
                 let mut cells = Vec::new();
                 for _ in 0..args.repeat.max(1) {

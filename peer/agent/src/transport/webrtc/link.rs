@@ -55,11 +55,16 @@ impl LinkState {
         self.outstanding.load(Ordering::Acquire)
     }
 
-    /// Moves `taken` bytes from the queue into SCTP's hands, which then hold `outstanding`. In this
-    /// order a reader may see bytes twice for a moment, never not at all.
-    pub(super) fn moved(&self, taken: usize, outstanding: usize) {
-        self.outstanding.store(outstanding, Ordering::Release);
-        self.queued.fetch_sub(taken, Ordering::AcqRel);
+    /// Moves bytes from the queue into SCTP's hands. In this order a reader may see them twice for a
+    /// moment, never not at all.
+    pub(super) fn taken(&self, bytes: usize) {
+        self.outstanding.fetch_add(bytes, Ordering::AcqRel);
+        self.queued.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Sets what SCTP said to have in its hands; returns what was known before.
+    pub(super) fn set_outstanding(&self, bytes: usize) -> usize {
+        self.outstanding.swap(bytes, Ordering::AcqRel)
     }
 
     fn reserve(&self, bytes: usize, limit: usize) -> Result<(), SendError> {

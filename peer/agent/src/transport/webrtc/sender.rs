@@ -1,8 +1,10 @@
 //! Hands queued messages to SCTP and watches what the other side acknowledges.
 //!
-//! The crate says when its buffer falls below a threshold, not how far it has fallen at any moment,
-//! so what is outstanding is asked for after every message, at that threshold, and at an interval
-//! while anything is outstanding.
+//! What is outstanding is asked for before every message (after it, the question would wait for the
+//! crate's driver, which is busy sending), and at an interval while there is any. That suffices as
+//! long as a message is acknowledged before the next one is sent. When more than [`BUSY`] is
+//! outstanding, the crate is also asked to say when it falls below [`LOW`]; asking for that with every
+//! message would wake three tasks each time for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,14 @@ use tokio::time::sleep;
 use super::super::{CloseReason, EventSender, LinkId, TransportEvent};
 use super::link::LinkState;
 
-/// A little less than a chunk, so that every chunk sent crosses it on its way out.
-const LOW_THRESHOLD: u32 = 48 * 1024;
+/// A little more than a chunk: the other side is behind.
+const BUSY: usize = 64 * 1024;
+
+/// A little less than a chunk: there is room for the next.
+const LOW: u32 = 48 * 1024;
+
+/// A threshold that is never crossed.
+const OFF: u32 = u32::MAX;
 
 /// How often to ask while nothing is sent and the threshold says nothing.
 const REFRESH: Duration = Duration::from_millis(20);
@@ -47,9 +55,8 @@ impl Sender {
     }
 
     async fn send_all(&mut self) -> Result<()> {
-        self.channel
-            .set_buffered_amount_low_threshold(LOW_THRESHOLD)
-            .await?;
+        self.channel.set_buffered_amount_low_threshold(OFF).await?;
+        let mut armed = false;
         // Whether a `Writable` is owed. Waiting for room in the event channel must not stop the
         // sending, and several acknowledgements may share one event.
         let mut owed = false;
@@ -59,8 +66,9 @@ impl Sender {
                 message = self.frames.recv() => {
                     let Some(message) = message else { return Ok(()) };
                     let bytes = message.len();
+                    owed |= self.refresh().await?;
                     self.channel.send(message).await?;
-                    owed |= self.refresh(bytes).await?;
+                    self.state.taken(bytes);
                 }
                 permit = self.events.reserve(), if owed => {
                     let Ok(permit) = permit else { return Ok(()) };
@@ -68,8 +76,15 @@ impl Sender {
                     permit.send(TransportEvent::Writable { link: self.link, buffered });
                     owed = false;
                 }
-                () = self.acknowledged.notified() => owed |= self.refresh(0).await?,
-                () = sleep(REFRESH), if waits => owed |= self.refresh(0).await?,
+                () = self.acknowledged.notified() => owed |= self.refresh().await?,
+                () = sleep(REFRESH), if waits => owed |= self.refresh().await?,
+            }
+            if armed != (self.state.outstanding() > BUSY) {
+                armed = !armed;
+                let threshold = if armed { LOW } else { OFF };
+                self.channel
+                    .set_buffered_amount_low_threshold(threshold)
+                    .await?;
             }
             if self.state.buffered() == 0 {
                 self.drained.notify_waiters();
@@ -77,12 +92,9 @@ impl Sender {
         }
     }
 
-    /// Asks how much is outstanding after `sent` more bytes were handed over; returns whether any
-    /// was acknowledged since the last time.
-    async fn refresh(&self, sent: usize) -> Result<bool> {
-        let before = self.state.outstanding() + sent;
+    /// Asks how much is outstanding; returns whether any was acknowledged since the last time.
+    async fn refresh(&self) -> Result<bool> {
         let now = self.channel.outstanding_bytes().await?;
-        self.state.moved(sent, now);
-        Ok(now < before)
+        Ok(self.state.set_outstanding(now) > now)
     }
 }

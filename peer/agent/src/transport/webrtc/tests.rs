@@ -250,6 +250,54 @@ async fn opens_when_candidates_come_before_the_answer() {
     b.shutdown().await;
 }
 
+/// The crate loses what arrives on a channel a moment before it has opened it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_at_once_arrives() {
+    let _alone = alone().await;
+    let (a, b) = (transport(), transport());
+    for _ in 0..20 {
+        let (child_sender, mut child_events) = mpsc::channel(64);
+        let (parent_sender, mut parent_events) = mpsc::channel(64);
+        let child = a.offer(LinkId(1), child_sender).unwrap();
+        let mut parent: Option<Arc<dyn Link>> = None;
+        let (mut from_parent, mut from_child) = (None, None);
+        let exchange = async {
+            while from_parent.is_none() || from_child.is_none() {
+                tokio::select! {
+                    Some(event) = child_events.recv() => match event {
+                        TransportEvent::Signal { signal: Signal::Offer(sdp), .. } => {
+                            parent = Some(b.accept(LinkId(2), sdp, parent_sender.clone()).unwrap());
+                        }
+                        TransportEvent::Signal { signal, .. } => {
+                            parent.as_ref().unwrap().signal(signal).unwrap();
+                        }
+                        TransportEvent::Open { .. } => child.try_send(b"hello", b"").unwrap(),
+                        TransportEvent::Frame { bytes, .. } => from_parent = Some(bytes),
+                        TransportEvent::Writable { .. } => {}
+                        other => panic!("unexpected {other:?}"),
+                    },
+                    Some(event) = parent_events.recv() => match event {
+                        TransportEvent::Signal { signal, .. } => child.signal(signal).unwrap(),
+                        TransportEvent::Open { .. } => {
+                            parent.as_ref().unwrap().try_send(b"hello", b"").unwrap();
+                        }
+                        TransportEvent::Frame { bytes, .. } => from_child = Some(bytes),
+                        TransportEvent::Writable { .. } => {}
+                        other => panic!("unexpected {other:?}"),
+                    },
+                }
+            }
+        };
+        timeout(DEADLINE, exchange)
+            .await
+            .expect("both first frames arrive");
+        assert_eq!(from_child, Some(Bytes::from_static(b"hello")));
+        assert_eq!(from_parent, Some(Bytes::from_static(b"hello")));
+    }
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_transfer_arrives_whole_and_in_order() {
     const MESSAGES: u32 = 400;
