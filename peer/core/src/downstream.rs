@@ -22,7 +22,7 @@ const MAX_REQUESTS: usize = 128;
 /// The most cancelled runs that are remembered for a subscription; the oldest are forgotten.
 const MAX_CANCELLED: usize = 64;
 /// How long chunks asked for by name are waited for.
-const REQUEST_LIFETIME: Duration = Duration::from_secs(5);
+const REQUEST_LIFETIME: Duration = Duration::from_secs(2);
 /// The most objects and chunks that one look for the next thing to send passes over.
 const MAX_STEPS: usize = 4_096;
 
@@ -147,8 +147,10 @@ impl Downstream {
             .retain(|wish| wish.object != object || wish.next < first.0 || wish.end > end);
     }
 
-    /// Takes note of chunks that the child asks for by name; says whether there was room.
+    /// Takes note of chunks that the child asks for by name, instead of what it asked of the same object
+    /// before; says whether there was room.
     pub(crate) fn request(&mut self, object: ObjectKey, runs: &[ChunkRun], now: Duration) -> bool {
+        self.wishes.retain(|wish| wish.object != object);
         for run in runs {
             if self.wishes.len() >= MAX_REQUESTS {
                 return false;

@@ -50,6 +50,8 @@ pub(crate) struct Object {
     pub(crate) published_unverified: bool,
     /// Since when the player waits for it though it was not asked for in the ordinary way.
     pub(crate) player_waits: Option<Duration>,
+    /// When its last chunk came.
+    pub(crate) last_chunk: Duration,
     /// The peer last asked for chunks of it by name, and when.
     pub(crate) asked: Option<(PeerId, Duration)>,
     /// The peer that said last that it does not have it.
@@ -73,6 +75,7 @@ impl Object {
             from: Provenance::default(),
             published_unverified: false,
             player_waits: None,
+            last_chunk: Duration::ZERO,
             asked: None,
             refused_by: None,
             fetch: None,
@@ -105,6 +108,11 @@ impl Object {
 
     pub(crate) fn chunk_count(&self) -> u32 {
         self.descriptor().chunk_count()
+    }
+
+    /// How many chunks are missing.
+    pub(crate) fn missing(&self) -> u32 {
+        self.missing
     }
 
     pub(crate) fn holds_any(&self) -> bool {

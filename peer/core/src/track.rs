@@ -20,6 +20,8 @@ use crate::log::StatementLog;
 use crate::playout::Playout;
 use crate::upstream::Decision;
 
+/// The longest time that counts as that of one chunk.
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 /// The target duration while no header says it.
 const DEFAULT_TARGET: Duration = Duration::from_secs(4);
 
@@ -126,6 +128,8 @@ pub(crate) struct Track {
     pub(crate) cdn_flowed: bool,
     /// When a chunk that was missing last came, from anywhere.
     pub(crate) progress: Duration,
+    /// How long a chunk takes to come while some are missing, smoothed.
+    pub(crate) chunk_interval: Duration,
     pub(crate) unsigned: BTreeMap<ObjectKey, Unsigned>,
     pub(crate) bypass: Bypass,
     pub(crate) playout: Playout,
@@ -165,6 +169,7 @@ impl Track {
             root_since: None,
             cdn_flowed: false,
             progress: now,
+            chunk_interval: Duration::ZERO,
             unsigned: BTreeMap::new(),
             bypass: Bypass::default(),
             playout: Playout::default(),
@@ -222,6 +227,15 @@ impl Track {
     /// Whether the statements are late by half a target duration: time to look for them elsewhere.
     pub(crate) fn is_overdue(&self, now: Duration) -> bool {
         self.due().is_some_and(|due| now > due + self.target() / 2)
+    }
+
+    /// A chunk came that was missing, of an object that was known since `arrived`.
+    pub(crate) fn on_progress(&mut self, arrived: Duration, now: Duration) {
+        let sample = now
+            .saturating_sub(self.progress.max(arrived))
+            .min(MAX_INTERVAL);
+        self.chunk_interval = self.chunk_interval - self.chunk_interval / 8 + sample / 8;
+        self.progress = now;
     }
 
     /// Whether an object comes by a subscription without being asked for by name.

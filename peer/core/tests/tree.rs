@@ -148,6 +148,32 @@ fn a_tree_of_twelve_flows_and_only_the_root_touches_the_cdn() {
 }
 
 #[test]
+fn a_deep_tree_on_slow_uplinks_paces_and_does_not_run_to_the_cdn() {
+    let mut network = network(12, 4 * MBIT, 380_000);
+    network.eager_players = true;
+    // A spine of six, each with a leaf: two children at the most.
+    let spine = |id: u64| (peer(id), from(peer(id - 1)), Some(Source::Cdn));
+    let leaf = |id: u64| (peer(id), from(peer(id - 6)), Some(from(peer(1))));
+    let mut tree = vec![(peer(1), Source::Cdn, None)];
+    tree.extend((2..=6).map(spine));
+    tree.extend((7..=12).map(leaf));
+    network.plant(&tree);
+    network.run_for(TARGET * 25);
+    network.assert_gapless(3);
+    for id in 2..=12 {
+        assert_eq!(network.requests_since(peer(id), TARGET * 8), 0, "peer {id}");
+        let snapshot = network.node(peer(id)).engine.snapshot(network.now);
+        assert_eq!(snapshot.playout.stalls, 0, "peer {id}");
+        // What it lists of its start may come from the CDN and the parent.
+        assert!(
+            snapshot.counters.duplicate_bytes < 400_000,
+            "{id}: {:?}",
+            snapshot.counters
+        );
+    }
+}
+
+#[test]
 fn a_killed_interior_peer_is_replaced_by_the_standby_in_time() {
     for moment in 0..10 {
         let mut network = tree();

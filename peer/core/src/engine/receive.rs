@@ -283,10 +283,12 @@ impl RelayEngine {
             self.counters.duplicate_bytes += bytes.len() as u64;
             return;
         }
-        self.tracks[t].progress = self.now;
+        let now = self.now;
         let Some(object) = self.ring.get_mut(&key) else {
             return;
         };
+        object.last_chunk = now;
+        self.tracks[t].on_progress(object.arrived, now);
         let from = match via {
             Via::Parent(_) => &mut object.from.parent_bytes,
             Via::Standby(_) => &mut object.from.standby_bytes,
@@ -320,10 +322,18 @@ impl RelayEngine {
             Via::Parent(peer) | Via::Standby(peer) => Some(peer),
             Via::Cdn => None,
         };
-        if giver.is_some_and(|giver| self.tracks[t].subscribed.contains_key(&giver)) {
-            return;
-        }
-        let others: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
+        let subscribed = &self.tracks[t].subscribed;
+        let mut others: Vec<PeerId> = match giver {
+            // Two that push the same: one of them is about to be left.
+            Some(giver) if subscribed.contains_key(&giver) => Vec::new(),
+            Some(_) | None => subscribed.keys().copied().collect(),
+        };
+        let asked = self
+            .ring
+            .get(&object)
+            .and_then(|found| found.asked)
+            .map(|(peer, _)| peer);
+        others.extend(asked.filter(|peer| Some(*peer) != giver && !others.contains(peer)));
         for peer in others {
             self.send(
                 peer,

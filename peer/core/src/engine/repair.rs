@@ -22,8 +22,6 @@ const MAX_OBJECTS: usize = 32;
 const START_OBJECTS: u32 = 3;
 /// A parent that brings nothing for so long while something is missing is helped out by the standby.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
-/// A parent that brings nothing for so long is helped out earlier where the play-out is near.
-const SLOW_AFTER: Duration = Duration::from_millis(400);
 /// How long an answer to a request is waited for before it is made again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the player waits for an object that was asked of a peer.
@@ -34,6 +32,10 @@ const JOIN_PATIENCE: Duration = Duration::from_millis(1_500);
 /// but not less and not more than these.
 const CDN_LEAD_TENTHS: u32 = 6;
 const CDN_LEAD: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(3));
+/// The same while chunks keep coming: what a slow uplink paces is on its way, and would come twice.
+const CDN_LEAD_FLOWING: Duration = Duration::from_millis(400);
+/// Chunks keep coming if one came so lately, or within so many of their usual intervals.
+const FLOWING: (Duration, u32) = (Duration::from_millis(500), 3);
 /// Below so many tenths of a target duration of buffer the lease does not block.
 const LOW_BUFFER_TENTHS: u32 = 15;
 /// An object that failed so often and is due is given up.
@@ -82,10 +84,14 @@ impl RelayEngine {
             .take(MAX_OBJECTS)
             .copied()
             .collect();
+        // What the source has to bring before an object is whole, in chunks.
+        let mut backlog = 0;
         for key in wanted {
             let Some(object) = self.ring.get(&key).filter(|o| o.status() == Status::Wanted) else {
                 continue;
             };
+            let elsewhere = object.fetch.is_some() || object.asked.is_some();
+            backlog += if elsewhere { 1 } else { object.missing() };
             if object.fetch.is_some() {
                 continue;
             }
@@ -93,7 +99,7 @@ impl RelayEngine {
                 self.give_up(t, key);
                 continue;
             }
-            match self.remedy(t, key, object) {
+            match self.remedy(t, key, object, backlog) {
                 Remedy::Wait => {}
                 Remedy::Ask(peer) => self.ask(t, key, peer),
                 Remedy::Cdn => self.take_from_cdn(t, key),
@@ -105,7 +111,7 @@ impl RelayEngine {
         }
     }
 
-    fn remedy(&self, t: usize, key: ObjectKey, object: &Object) -> Remedy {
+    fn remedy(&self, t: usize, key: ObjectKey, object: &Object, backlog: u32) -> Remedy {
         let (now, track) = (self.now, &self.tracks[t]);
         if now < object.retry_at {
             return Remedy::Wait;
@@ -120,16 +126,21 @@ impl RelayEngine {
         }
         let left = self.time_left(t, &key);
         let target = track.target();
-        let lead = (target * CDN_LEAD_TENTHS / 10).clamp(CDN_LEAD.0, CDN_LEAD.1);
+        let progress = track.progress.max(object.arrived);
+        let lull = (track.chunk_interval * FLOWING.1).max(FLOWING.0);
+        let flowing = track.decision.flowing && now < progress + lull;
+        let lead = if flowing {
+            CDN_LEAD_FLOWING
+        } else {
+            (target * CDN_LEAD_TENTHS / 10).clamp(CDN_LEAD.0, CDN_LEAD.1)
+        };
         if left < lead {
             return Remedy::Cdn;
         }
-        let progress = track.progress.max(object.arrived);
-        let stalled = now >= progress + STALLED_AFTER;
-        // A source that is bringing something is trusted a little longer: what a slow uplink paces is
-        // on its way, and would only come twice.
-        let due = left < target && now >= progress + SLOW_AFTER || left < lead + SLOW_AFTER;
-        let late = due || (stalled && !track.decision.patient) || object.refused_by.is_some();
+        let stalled = now >= progress + STALLED_AFTER && !track.decision.patient;
+        // At the pace at which chunks come, this object would not be whole in time.
+        let behind = left < track.chunk_interval * backlog || left < target && !flowing;
+        let late = behind || stalled || object.refused_by.is_some();
         match self.helper(t, object) {
             Some(helper) if late => Remedy::Ask(helper),
             None if object.refused_by.is_some() => Remedy::Cdn,
@@ -140,13 +151,15 @@ impl RelayEngine {
     /// The player waits for this one: it may be older than what flows.
     fn remedy_for_player(&self, t: usize, object: &Object, since: Duration) -> Remedy {
         let track = &self.tracks[t];
-        let waited = self.now.saturating_sub(since);
+        // As long as chunks of it come, they are waited for, but not for ever.
+        let moving = object.last_chunk.min(since + track.target());
+        let waited = self.now.saturating_sub(since.max(moving));
         let parent = track
             .decision
             .active
             .and_then(Source::peer)
             .filter(|parent| {
-                track.decision.flowing
+                !track.decision.repairing
                     && object.refused_by != Some(*parent)
                     && self.can_ask(*parent)
             });

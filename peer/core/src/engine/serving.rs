@@ -51,10 +51,20 @@ impl RelayEngine {
             self.flush_outbox(*peer);
             self.send_statements(*peer);
         }
-        let children: Vec<PeerId> = peers
+        // Who only asks for a repair gets what the children leave over: were it the other way round, a
+        // child that is late would make others late, and those again others.
+        let (first, second): (Vec<PeerId>, Vec<PeerId>) = peers
             .into_iter()
             .filter(|peer| self.serves(*peer))
-            .collect();
+            .partition(|peer| self.depends(*peer));
+        if self.serve_in_turn(&first) {
+            self.serve_in_turn(&second);
+        }
+    }
+
+    /// Sends chunks to these children, one fragment at a time each. Says whether nothing is left to
+    /// be sent to any of them, for now.
+    fn serve_in_turn(&mut self, children: &[PeerId]) -> bool {
         let mut idle = 0;
         let first = children
             .iter()
@@ -62,7 +72,7 @@ impl RelayEngine {
             .count();
         for turn in first..first + MAX_FRAMES {
             if idle >= children.len() {
-                return;
+                return true;
             }
             let peer = children[turn % children.len()];
             if !self.has_data_for(peer) {
@@ -73,11 +83,21 @@ impl RelayEngine {
                 self.served = peer;
             } else {
                 self.pacer_blocks = true;
-                return;
+                return false;
             }
         }
         // More could go out: go on at the next event, which is asked for at once.
         self.next_tick = self.now;
+        false
+    }
+
+    /// Whether a child takes a track from here, rather than to hold the link in reserve.
+    fn depends(&self, peer: PeerId) -> bool {
+        self.active_children.iter().any(|(_, child)| *child == peer)
+            || self
+                .links
+                .get(&peer)
+                .is_some_and(|link| !link.downstream.subscriptions().is_empty())
     }
 
     /// Whether a peer may take chunks from here: a child by assignment, or one that was until lately.

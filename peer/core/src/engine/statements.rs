@@ -315,14 +315,13 @@ impl RelayEngine {
             .ring
             .get(&key)
             .and_then(|object| object.descriptor().init_key());
+        let now = self.now;
         for key in init.into_iter().chain([key]) {
+            // What is being received comes in time for the player by itself: it reads what is listed at
+            // once, and waits for the bytes.
+            let absent = self.ring.get(&key).map(|object| object.status()) == Some(Status::Absent);
             self.begin(t, key);
-            let now = self.now;
-            if let Some(object) = self
-                .ring
-                .get_mut(&key)
-                .filter(|o| o.status() == Status::Wanted)
-            {
+            if let Some(object) = self.ring.get_mut(&key).filter(|_| absent) {
                 object.player_waits.get_or_insert(now);
             }
         }

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use espalier_media::TrackIndex;
 use espalier_peer_core::{
     Assignment, CdnLease, ChildAssignment, Command, EngineConfig, Event, FeedEvent, FetchId,
-    FetchRequest, FetchUpdate, Generation, LinkDown, LinkSide, LinkState, PeerId, RelayEngine,
-    Source, SourceReport, TrackAssignment, TrackName, Welcome,
+    FetchRequest, FetchUpdate, Generation, LinkDown, LinkSide, LinkState, PeerId, Publication,
+    RelayEngine, Source, SourceReport, TrackAssignment, TrackName, Welcome,
 };
 
 pub(crate) use origin::{Origin, TARGET};
@@ -122,6 +122,8 @@ pub(crate) struct Network {
     pub(crate) latency: Duration,
     pub(crate) cdn_bps: u64,
     pub(crate) cdn_fault: CdnFault,
+    /// Whether players read each segment as soon as it is listed, as they do at the live edge.
+    pub(crate) eager_players: bool,
     /// Whether the signer works.
     pub(crate) signing: bool,
     /// Whether the origin goes on publishing.
@@ -152,6 +154,7 @@ impl Network {
             latency: 5 * MS,
             cdn_bps: 50_000_000,
             cdn_fault: CdnFault::None,
+            eager_players: false,
             signing: true,
             publishing: true,
             queue: BinaryHeap::new(),
@@ -361,7 +364,21 @@ impl Network {
                 node.feed_open = false;
                 node.feed_serial += 1;
             }
-            Command::Publish(publication) => node.player.take(publication, &self.origin, now),
+            Command::Publish(publication) => {
+                if let Publication::Listed(statement) = &publication
+                    && let Some(descriptor) = statement.as_object()
+                    && self.eager_players
+                {
+                    let event = Event::PlayerWants {
+                        object: descriptor.key,
+                    };
+                    let action = Action::Tell(from, node.life, event);
+                    node.player.take(publication, &self.origin, now);
+                    self.at(now + MS, action);
+                } else {
+                    node.player.take(publication, &self.origin, now);
+                }
+            }
             Command::Acknowledge { generation } => node.acknowledged = generation,
             Command::ReportLink {
                 peer,
