@@ -38,6 +38,8 @@ const CDN_LEAD_FLOWING: Duration = Duration::from_millis(400);
 const FLOWING: (Duration, u32) = (Duration::from_millis(500), 3);
 /// Below so many tenths of a target duration of buffer the lease does not block.
 const LOW_BUFFER_TENTHS: u32 = 15;
+/// How long an object is listed, in target durations, if no header says it.
+const UNLISTED_AFTER: u32 = 8;
 /// An object that failed so often and is due is given up.
 const MAX_FAILURES: u32 = 5;
 
@@ -291,14 +293,23 @@ impl RelayEngine {
         low
     }
 
-    /// Whether an object is past its time, and could not be had.
+    /// Whether an object could not be had, and the origin itself does not list it any more.
     fn is_hopeless(&self, t: usize, key: ObjectKey, object: &Object) -> bool {
         let track = &self.tracks[t];
-        let old = self.now >= object.arrived + track.target() * 4;
-        let waited = object
+        let window = track
+            .header()
+            .map_or(0, |header| u64::from(header.window_segments));
+        let listed = match track.newest.filter(|newest| newest.epoch == key.epoch) {
+            Some(newest) if window > 0 => key.sequence + window > newest.sequence,
+            Some(_) | None => self.now < object.arrived + track.target() * UNLISTED_AFTER,
+        };
+        let waits = object
             .player_waits
-            .is_none_or(|at| self.now >= at + track.target() * 4);
-        object.failed_fetches >= MAX_FAILURES && old && waited && self.time_left(t, &key).is_zero()
+            .is_some_and(|at| self.now < at + track.target() * 4);
+        object.failed_fetches >= MAX_FAILURES
+            && !listed
+            && !waits
+            && self.time_left(t, &key).is_zero()
     }
 
     fn give_up(&mut self, t: usize, key: ObjectKey) {
