@@ -14,7 +14,8 @@ pub struct TransportConfig {
     pub bind: Vec<IpAddr>,
     /// STUN servers (`stun:host:port`) for server-reflexive candidates.
     pub stun: Vec<String>,
-    /// The SCTP receive window, bytes: what another peer may have in flight towards this one.
+    /// The SCTP receive window, bytes: what another peer may have in flight towards this one. Made
+    /// smaller where the kernel grants socket buffers that a burst of it would overflow.
     pub receive_window: u32,
     /// Bytes sent and not acknowledged beyond which `try_send` refuses.
     pub send_limit: usize,

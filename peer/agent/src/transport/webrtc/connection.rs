@@ -259,13 +259,16 @@ impl Handshake {
     }
 
     /// Serves until the link ends. It is open when both channels are open here and the other side is
-    /// known to be open too. The crate drops what arrives on a negotiated channel in the moment
-    /// between SCTP's last handshake packet and its own opening of the channel. That moment exists on
-    /// the side that began SCTP's handshake only, and ours is the offering side (see the DTLS role in
-    /// `settings`). So the offering side says, with an empty message, that it is open, and the
-    /// accepting side waits for that or any other message.
+    /// known to be open too.
+    ///
+    /// The crate opens negotiated channels a moment after SCTP's handshake has ended. What arrives
+    /// within that moment is dropped at the side that began the handshake, which is the offering side
+    /// (see the DTLS role in `settings`); at the accepting side, it makes the channel reliable and
+    /// ordered, which is wrong for pings. So each side says with an empty frame that it is open; the
+    /// accepting side is not open before it has heard that or any other frame; and the offering side,
+    /// whose frames may come early, drops its pings until it has heard from the other.
     async fn serve(&mut self, offering: bool) -> Result<CloseReason, CloseReason> {
-        let (mut open_channels, mut heard) = (0_u8, offering);
+        let (mut open_channels, mut heard) = (0_u8, false);
         loop {
             let is_open = self.state.is_open();
             tokio::select! {
@@ -276,11 +279,16 @@ impl Handshake {
                         Sign::Opened(_) => open_channels += 1,
                         Sign::Heard => heard = true,
                     }
-                    if open_channels == 2 && heard && !is_open {
-                        self.open(offering).await?;
+                    self.runtime.nudge();
+                    if open_channels == 2 && (heard || offering) && !is_open {
+                        self.open().await?;
                     }
                 }
-                Some(ping) = self.pings.recv() => self.ping(&ping).await?,
+                Some(ping) = self.pings.recv() => {
+                    if heard {
+                        self.ping(&ping).await?;
+                    }
+                }
                 () = sleep_until(self.deadline), if !is_open => {
                     return Ok(CloseReason::Failed("it did not open in time".to_owned()));
                 }
@@ -353,14 +361,12 @@ impl Handshake {
         }
     }
 
-    async fn open(&self, offering: bool) -> Result<(), CloseReason> {
+    async fn open(&self) -> Result<(), CloseReason> {
         self.runtime.settle();
-        if offering {
-            self.data
-                .send(BytesMut::new())
-                .await
-                .map_err(|_| CloseReason::Remote)?;
-        }
+        self.data
+            .send(BytesMut::new())
+            .await
+            .map_err(|_| CloseReason::Remote)?;
         self.state.set_open(true);
         self.emit(TransportEvent::Open { link: self.id }).await?;
         self.link_open.send_replace(true);

@@ -36,6 +36,9 @@ use super::{
     TransportConfigError,
 };
 
+/// A window that still holds any message.
+const SMALLEST_WINDOW: u32 = 96 * 1024;
+
 /// Makes WebRTC links.
 #[derive(Debug)]
 pub struct WebRtcTransport {
@@ -45,14 +48,18 @@ pub struct WebRtcTransport {
 }
 
 impl WebRtcTransport {
-    /// Makes a transport; binds nothing until the first link.
+    /// Makes a transport; keeps nothing bound until the first link.
     ///
     /// # Errors
     /// All the settings that cannot work.
     pub fn new(config: TransportConfig) -> Result<Self, Vec<TransportConfigError>> {
         config.validate()?;
+        let receive_window = fitting_window(&config);
         Ok(Self {
-            config: Arc::new(config),
+            config: Arc::new(TransportConfig {
+                receive_window,
+                ..config
+            }),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
@@ -91,6 +98,29 @@ impl WebRtcTransport {
         self.tasks.spawn(connection.run(side));
         Ok(Arc::new(link))
     }
+}
+
+/// Returns the window that the sockets can hold when it arrives in one burst. The kernel counts about
+/// 2.3 KiB for each packet, which carries about half of that.
+fn fitting_window(config: &TransportConfig) -> u32 {
+    let granted = match runtime::granted_receive_buffer(config.socket_buffer) {
+        Ok(granted) => granted,
+        Err(error) => {
+            tracing::warn!(%error, "the size of socket buffers is unknown");
+            return config.receive_window;
+        }
+    };
+    let fits = u32::try_from(granted * 2 / 5)
+        .unwrap_or(u32::MAX)
+        .max(SMALLEST_WINDOW);
+    if fits < config.receive_window {
+        tracing::info!(
+            granted,
+            window = fits,
+            "small socket buffers (net.core.rmem_max) limit links"
+        );
+    }
+    fits.min(config.receive_window)
 }
 
 #[async_trait]

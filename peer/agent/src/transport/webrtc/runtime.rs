@@ -13,7 +13,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +27,14 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Returns the receive buffer that the kernel grants a socket that asks for `wanted` bytes.
+pub(super) fn granted_receive_buffer(wanted: usize) -> io::Result<usize> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+    state.set_recv_buffer_size(UdpSockRef::from(&socket), wanted)?;
+    state.recv_buffer_size(UdpSockRef::from(&socket))
+}
 
 /// One link's runtime. Delegates to [`TokioRuntime`]; see the module.
 #[derive(Debug)]
