@@ -109,9 +109,10 @@ struct Look {
 }
 
 impl Look {
-    /// Follows one `ESC [ … m`. Only the sixteen colours that our views use are known.
+    /// Follows one `ESC [ … m`. Of the 256 colours only the first sixteen are known: others are not ours.
     fn follow(&mut self, codes: &str) {
-        for code in codes.split(';').map(|code| code.parse::<u8>().unwrap_or(0)) {
+        let mut codes = codes.split(';').map(|code| code.parse::<u8>().unwrap_or(0));
+        while let Some(code) = codes.next() {
             match code {
                 0 => *self = Self::default(),
                 1 => self.bold = true,
@@ -119,9 +120,11 @@ impl Look {
                 22 => (self.bold, self.dim) = (false, false),
                 30..=37 => self.foreground = Some(code - 30),
                 90..=97 => self.foreground = Some(code - 90 + 8),
+                38 => self.foreground = indexed(&mut codes),
                 39 => self.foreground = None,
                 40..=47 => self.background = Some(code - 40),
                 100..=107 => self.background = Some(code - 100 + 8),
+                48 => self.background = indexed(&mut codes),
                 49 => self.background = None,
                 _ => {}
             }
@@ -131,6 +134,18 @@ impl Look {
     fn ink(self) -> &'static str {
         self.foreground
             .map_or(if self.dim { "#8b949e" } else { "#d7dde4" }, colour)
+    }
+}
+
+/// Reads what follows 38 or 48: `5;n`, or `2;r;g;b`, which has no index.
+fn indexed(codes: &mut impl Iterator<Item = u8>) -> Option<u8> {
+    match codes.next() {
+        Some(5) => codes.next(),
+        Some(2) => {
+            codes.take(3).for_each(drop);
+            None
+        }
+        _ => None,
     }
 }
 
@@ -151,7 +166,7 @@ fn svg(screen: &str) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace\" \
-         font-size=\"13\" xml:space=\"preserve\">\n\
+         font-size=\"13.28\">\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"#10151b\"/>\n"
     );
     let mut look = Look::default();
@@ -196,30 +211,43 @@ fn draw(out: &mut String, look: Look, text: &str, (column, row): (usize, usize),
         )
         .expect(infallible);
     }
-    if text.trim().is_empty() {
-        return;
-    }
     let weight = if look.bold {
         " font-weight=\"bold\""
     } else {
         ""
     };
     let (ink, baseline) = (look.ink(), y + 13);
-    // Each run is stretched to its cells: fonts differ, columns must not.
-    writeln!(
-        out,
-        "<text x=\"{x}\" y=\"{baseline}\" textLength=\"{width}\" lengthAdjust=\"spacingAndGlyphs\" \
-         fill=\"{ink}\"{weight}>{}</text>",
-        escaped(text)
-    )
-    .expect(infallible);
+    for (offset, word) in words(text) {
+        let x = x + offset * CELL.0;
+        let width = word.chars().count() * CELL.0;
+        // Each word is stretched to its cells: fonts differ, columns must not.
+        writeln!(
+            out,
+            "<text x=\"{x}\" y=\"{baseline}\" textLength=\"{width}\" \
+             lengthAdjust=\"spacingAndGlyphs\" fill=\"{ink}\"{weight}>{}</text>",
+            escaped(word)
+        )
+        .expect(infallible);
+    }
+}
+
+/// The words of a text, and how many characters are before each.
+fn words(text: &str) -> Vec<(usize, &str)> {
+    let mut words = Vec::new();
+    let mut offset = 0;
+    for word in text.split(' ') {
+        if !word.is_empty() {
+            words.push((offset, word));
+        }
+        offset += word.chars().count() + 1;
+    }
+    words
 }
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
-        .replace(' ', "\u{a0}")
 }
 
 #[cfg(test)]
@@ -246,6 +274,37 @@ mod tests {
         let second = runs("d\u{1b}[39me", &mut look);
         assert_eq!(second[0].0.foreground, Some(3));
         assert_eq!(second[1].0.foreground, None);
+    }
+
+    #[test]
+    fn the_256_colours_do_not_spill_into_other_attributes() {
+        let mut look = Look::default();
+        look.follow("38;5;2;48;5;8;1");
+        assert_eq!(
+            look,
+            Look {
+                foreground: Some(2),
+                background: Some(8),
+                bold: true,
+                dim: false
+            }
+        );
+        look.follow("38;2;1;2;3");
+        assert_eq!(
+            look,
+            Look {
+                foreground: None,
+                background: Some(8),
+                bold: true,
+                dim: false
+            }
+        );
+    }
+
+    #[test]
+    fn words_keep_their_columns() {
+        assert_eq!(words("  a bc  │"), [(2, "a"), (4, "bc"), (8, "│")]);
+        assert_eq!(words("   "), []);
     }
 
     #[test]
