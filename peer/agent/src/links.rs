@@ -404,3 +404,6 @@ fn to_wire(peer: PeerId, attempt: u64, signal: Signal) -> v1::Signal {
         kind: Some(kind),
     }
 }
+
+#[cfg(test)]
+mod tests;

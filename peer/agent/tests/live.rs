@@ -1,88 +1,13 @@
 //! Whole agents: a real signer's feed, real HTTP on both sides, links in memory.
 
+#[cfg(test)]
 mod support;
 
-use std::sync::Arc;
-
 use espalier_peer::transport::MemoryNetwork;
-use espalier_peer::{Agent, AgentConfig};
 use espalier_proto::v1::{self, peer_message::Kind};
-use serde_json::Value;
 
-use crate::support::{DEADLINE, Node, Origin, segment, segment_hash, wait_for};
-
-/// An agent and what it says about itself.
-struct Peer {
-    id: String,
-    agent: Agent,
-    http: reqwest::Client,
-}
-
-impl Peer {
-    async fn start(node: &Node, network: &MemoryNetwork, name: &str) -> Self {
-        let mut config = AgentConfig::new(&node.uri, "demo", "token");
-        config.listen = Some(([127, 0, 0, 1], 0).into());
-        let id = config.peer.to_string();
-        let transport = Arc::new(network.transport(name));
-        let agent = Agent::start(config, transport).await.unwrap();
-        Self {
-            id,
-            agent,
-            http: reqwest::Client::new(),
-        }
-    }
-
-    async fn get(&self, path: &str) -> reqwest::Response {
-        let address = self.agent.local_address().unwrap();
-        let request = self
-            .http
-            .get(format!("http://{address}{path}"))
-            .timeout(DEADLINE);
-        request.send().await.unwrap()
-    }
-
-    async fn stats(&self) -> Value {
-        serde_json::from_str(&self.get("/stats").await.text().await.unwrap()).unwrap()
-    }
-
-    /// The completed objects that came whole from the parent.
-    async fn from_parent(&self) -> Vec<Value> {
-        let stats = self.stats().await;
-        let objects = stats["objects"].as_array().unwrap().iter();
-        objects
-            .filter(|object| object["from"]["parent"] == object["length"])
-            .cloned()
-            .collect()
-    }
-
-    async fn newest(&self) -> u64 {
-        self.stats().await["tracks"][0]["newest"]
-            .as_u64()
-            .unwrap_or_default()
-    }
-}
-
-/// A root and its child, both flowing.
-async fn root_and_child(node: &Node, network: &MemoryNetwork) -> (Peer, Peer) {
-    let root = Peer::start(node, network, "root").await;
-    let child = Peer::start(node, network, "child").await;
-    node.assign(&root.id, None, &[&child.id]);
-    node.assign(&child.id, Some(&root.id), &[]);
-    wait_for("the child takes objects from its parent", || async {
-        (child.from_parent().await.len() >= 4).then_some(())
-    })
-    .await;
-    (root, child)
-}
-
-fn every_object_is_the_origins(stats: &Value) {
-    let objects = stats["objects"].as_array().unwrap();
-    assert!(!objects.is_empty());
-    for object in objects {
-        let sequence = object["sequence"].as_u64().unwrap();
-        assert_eq!(object["sha256"], segment_hash(sequence), "{object}");
-    }
-}
+use crate::support::peer::{every_object_is_the_origins, root_and_child};
+use crate::support::{Node, Origin, segment, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_plays_what_the_origin_has_from_its_parent() {

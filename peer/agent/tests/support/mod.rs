@@ -1,5 +1,7 @@
 //! A small world for whole agents: an origin, a node that does as it is told, and a network in memory.
 
+pub(crate) mod peer;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
