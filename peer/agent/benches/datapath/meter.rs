@@ -47,9 +47,16 @@ pub(crate) fn cpu_seconds() -> f64 {
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
-/// The most memory that this process has had, in KiB.
+/// The most memory that this process has had, in KiB. (`ru_maxrss` would start at what the process that
+/// started this one had.)
 pub(crate) fn peak_rss_kib() -> i64 {
-    getrusage(UsageWho::RUSAGE_SELF)
-        .expect("usage of this process")
-        .max_rss()
+    let status = std::fs::read_to_string("/proc/self/status").expect("this process's status");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("its peak");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }
