@@ -14,6 +14,7 @@ mod process;
 mod programs;
 mod progress;
 mod report;
+mod scratch;
 mod stage;
 mod stream;
 mod view;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use crate::args::DemoArgs;
 use crate::output;
 use crate::terminal::{Key, Keys, Screen};
+use crate::topology::count;
 
 use observer::Observer;
 use picture::Picture;
@@ -84,13 +86,13 @@ async fn wait_for(picture: &mut watch::Receiver<Picture>, progress: &Progress, d
     let formed = picture.wait_for(|picture| picture.formed_after.is_some());
     if let Ok(Ok(picture)) = tokio::time::timeout_at(deadline, formed).await {
         progress.step(format!(
-            "the tree has formed after {}: depth {}, {} roots; watch it at {}",
+            "the tree has formed after {}: depth {}, {}; watch it at {}",
             format_args!(
                 "{:.1} s",
                 picture.formed_after.unwrap_or_default().as_secs_f64()
             ),
             picture.topology.max_depth(),
-            picture.topology.root_count(),
+            count(picture.topology.root_count(), "root"),
             picture.url.as_deref().unwrap_or("no peer's address"),
         ));
     }

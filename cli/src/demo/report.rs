@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::picture::Picture;
 use crate::terminal::tree_table::bytes;
+use crate::topology::count;
 
 /// The report that `--report` writes.
 #[derive(Debug, Serialize, PartialEq)]
@@ -89,10 +90,10 @@ impl Report {
             |share| format!("offload {:.1} %", share * 100.0),
         );
         format!(
-            "{} peers, {} roots, depth {}, {offload}, {} stalls in {:.0} s\n\
+            "{}, {}, depth {}, {offload}, {} stalls in {:.0} s\n\
              from the CDN {}, from peers {}, to the signer {}",
-            self.peers,
-            self.roots,
+            count(self.peers, "peer"),
+            count(self.roots, "root"),
             self.max_depth,
             self.stalls,
             self.duration_s,

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use espalier_process::{Failure, OrFail};
+use espalier_process::Failure;
 use espalier_proto::v1;
-use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::audience::{Viewer, audience};
@@ -14,6 +13,7 @@ use super::picture::Picture;
 use super::process::{self, Process, Recipe};
 use super::programs::Programs;
 use super::progress::Progress;
+use super::scratch::Scratch;
 use super::stream::LiveStream;
 use crate::args::DemoArgs;
 use crate::connection::{Connection, ConnectionArgs};
@@ -34,7 +34,7 @@ const TOKEN_LIFETIME: prost_types::Duration = prost_types::Duration {
 
 /// What the demo's programs keep temporary is below this directory.
 pub(crate) struct Stage {
-    directory: TempDir,
+    directory: Scratch,
     origin: Option<OriginServer>,
     encoder: Option<Process>,
     orchestrator: Option<Process>,
@@ -59,10 +59,7 @@ impl Stage {
     ///
     /// If there is no place for temporary files.
     pub(crate) fn new() -> Result<Self, Failure> {
-        let directory = tempfile::Builder::new()
-            .prefix("espalier-demo-")
-            .tempdir()
-            .or_fail("cannot make a temporary directory")?;
+        let directory = Scratch::new()?;
         Ok(Self {
             directory,
             origin: None,

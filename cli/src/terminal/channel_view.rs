@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use super::tree_table;
 use crate::channel::ChannelRecord;
-use crate::topology::Topology;
+use crate::topology::{Topology, count};
 
 /// A channel at one moment.
 #[derive(Debug, Clone)]
@@ -54,9 +54,9 @@ fn headline(picture: &ChannelPicture) -> Vec<Line<'static>> {
             Span::from(format!("  {}", record.origin)).dark_gray(),
         ]),
         Line::from(format!(
-            "{} peers, {} roots, depth {}   offload {:.1} %   from the CDN {}, from peers {}   {} stalls",
-            picture.topology.peer_count(),
-            picture.topology.root_count(),
+            "{}, {}, depth {}   offload {:.1} %   from the CDN {}, from peers {}   {} stalls",
+            count(picture.topology.peer_count(), "peer"),
+            count(picture.topology.root_count(), "root"),
             picture.topology.max_depth(),
             audience.offload * 100.0,
             tree_table::bytes(audience.bytes_from_cdn),
@@ -96,7 +96,7 @@ mod tests {
         let text = terminal.backend().to_string();
         for words in [
             "news  live",
-            "2 peers, 1 roots",
+            "2 peers, 1 root,",
             "offload 50.0 %",
             "└─ b",
             "connection reset",

@@ -25,11 +25,11 @@ pub(crate) fn draw(frame: &mut Frame<'_>, area: Rect, topology: &Topology, scrol
         Constraint::Length(9),
         Constraint::Length(9),
         Constraint::Length(9),
+        Constraint::Length(8),
         Constraint::Length(7),
         Constraint::Length(7),
-        Constraint::Length(6),
-        Constraint::Length(8),
-        Constraint::Length(8),
+        Constraint::Length(9),
+        Constraint::Length(9),
     ];
     let head = Row::new([
         "PEER", "STATE", "SOURCE", "STANDBY", "UPLOAD", "LATENCY", "BUFFER", "STALLS", "CDN",

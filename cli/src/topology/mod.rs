@@ -14,7 +14,7 @@ pub(crate) use dot::dot;
 pub(crate) use forest::Forest;
 pub(crate) use json::json;
 pub(crate) use model::{Health, PeerNode, Source, Topology, state_name};
-pub(crate) use text::text;
+pub(crate) use text::{count, text};
 
 #[cfg(test)]
 pub(crate) mod fixtures;

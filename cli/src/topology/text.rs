@@ -94,7 +94,8 @@ fn seconds(milliseconds: u32) -> String {
     format!("{:.1}s", f64::from(milliseconds) / 1000.0)
 }
 
-fn count(number: usize, word: &str) -> String {
+/// Names a number of things.
+pub(crate) fn count(number: usize, word: &str) -> String {
     if number == 1 {
         format!("1 {word}")
     } else {
