@@ -126,6 +126,8 @@ fn segments_are_resolved() {
     );
     assert_eq!(playlist.last_sequence(), Some(19));
     assert_eq!(playlist.target_duration, Duration::from_secs(3));
+    let tiny = media("#EXTM3U\n#EXT-X-TARGETDURATION:0\n");
+    assert_eq!(tiny.target_duration, Duration::from_secs(1));
 }
 
 const FMP4: &str = "#EXTM3U
@@ -721,16 +723,39 @@ mod properties {
             })
     }
 
+    /// Whatever is read without an error can be relied upon.
+    fn check_sanity(bytes: &[u8]) -> Result<(), TestCaseError> {
+        match hls::parse(bytes, BASE) {
+            Ok(Playlist::Media(media)) => {
+                let numbers = media.segments.windows(2);
+                prop_assert!(
+                    numbers
+                        .map(|pair| (pair[0].sequence, pair[1].sequence))
+                        .all(|(a, b)| a + 1 == b)
+                );
+                prop_assert!(
+                    media
+                        .segments
+                        .iter()
+                        .all(|segment| segment.uri.starts_with("http"))
+                );
+            }
+            Ok(Playlist::Master(master)) => prop_assert!(!master.tracks.is_empty()),
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = hls::parse(&bytes, BASE);
-            let _ = hls::parse(&[b"#EXTM3U\n".as_slice(), &bytes].concat(), BASE);
+            prop_assert!(hls::parse(&bytes, BASE).is_err() || bytes.starts_with(b"#EXTM3U"));
+            check_sanity(&[b"#EXTM3U\n".as_slice(), &bytes].concat())?;
         }
 
         #[test]
         fn no_lines_panic(lines in proptest::collection::vec(line(), 0..30)) {
-            let _ = hls::parse(format!("#EXTM3U\n{}", lines.join("\n")).as_bytes(), BASE);
+            check_sanity(format!("#EXTM3U\n{}", lines.join("\n")).as_bytes())?;
         }
 
         #[test]

@@ -48,6 +48,19 @@ enum Item {
     Object(Box<Pending>),
 }
 
+impl Item {
+    /// Returns the download that is on its way for it.
+    fn download(&self) -> Option<RequestId> {
+        match self {
+            Self::Header(_) => None,
+            Self::Object(pending) => match pending.progress {
+                Progress::Fetching(request) => Some(request),
+                Progress::Waiting { .. } | Progress::Done(_) => None,
+            },
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     key: ObjectKey,
@@ -81,6 +94,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
     items: VecDeque<Item>,
+    /// Downloads whose object is no longer wanted.
+    abandoned: Vec<RequestId>,
 }
 
 /// A download to start.
@@ -129,7 +144,9 @@ impl Pipeline {
     /// An object was listed. `known` are its bytes' hashes, if they were read already.
     pub(crate) fn object(&mut self, key: ObjectKey, listed: Listed, known: Option<HashedObject>) {
         if self.items.len() >= MAX_WAITING {
-            self.items.pop_front();
+            let oldest = self.items.pop_front();
+            self.abandoned
+                .extend(oldest.as_ref().and_then(Item::download));
         }
         let known = known.or_else(|| listed.is_gap().then(|| ObjectHasher::new().finish()));
         let progress = known.map_or(
@@ -236,15 +253,26 @@ impl Pipeline {
 
     /// Forgets everything: the numbering starts anew.
     pub(crate) fn clear(&mut self) {
+        self.abandoned
+            .extend(self.items.iter().filter_map(Item::download));
         self.items.clear();
+    }
+
+    /// Takes the downloads that are to be cancelled.
+    pub(crate) fn take_abandoned(&mut self) -> Vec<RequestId> {
+        std::mem::take(&mut self.abandoned)
     }
 
     fn give_up(&mut self, key: ObjectKey) {
         let lost_init = (key.kind == ObjectKind::Init).then_some(key.sequence);
+        let abandoned = &mut self.abandoned;
         self.items.retain(|item| match item {
             Item::Header(_) => true,
             Item::Object(pending) => {
                 let orphaned = lost_init.is_some_and(|init| pending.listed.needs_init(init));
+                if orphaned {
+                    abandoned.extend(item.download());
+                }
                 pending.key != key && !orphaned
             }
         });

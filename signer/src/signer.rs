@@ -1,11 +1,12 @@
 //! The shell round the watcher: HTTP and time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use espalier_media::{HashedObject, StatementKey};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,7 @@ impl Signer {
             client,
             started,
             requests: JoinSet::new(),
+            downloads: BTreeMap::new(),
             feed: Arc::clone(&feed),
             book: TrackBook::default(),
             status,
@@ -108,6 +110,8 @@ struct Shell {
     started: Instant,
     /// As many as the watcher commands: one poll and a few downloads per track.
     requests: JoinSet<Answer>,
+    /// How to stop those that read objects.
+    downloads: BTreeMap<RequestId, AbortHandle>,
     feed: Arc<StatementFeed>,
     book: TrackBook,
     status: watch::Sender<SignerStatus>,
@@ -143,8 +147,11 @@ impl Shell {
             Ok(Answer::Playlist(request, answer)) => {
                 self.watcher.handle_playlist(request, answer, now);
             }
-            Ok(Answer::Object(request, result)) => self.watcher.handle_object(request, result, now),
-            // A request's task neither panics nor is it aborted while the shell runs.
+            Ok(Answer::Object(request, result)) => {
+                self.downloads.remove(&request);
+                self.watcher.handle_object(request, result, now);
+            }
+            Err(error) if error.is_cancelled() => {}
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
@@ -163,9 +170,15 @@ impl Shell {
                 byte_range,
             } => {
                 let client = self.client.clone();
-                self.requests.spawn(async move {
+                let reading = self.requests.spawn(async move {
                     Answer::Object(request, client.object(&uri, byte_range).await)
                 });
+                self.downloads.insert(request, reading);
+            }
+            Command::CancelObject(request) => {
+                if let Some(reading) = self.downloads.remove(&request) {
+                    reading.abort();
+                }
             }
             Command::Announce(announcement) => self.feed.announce(announcement),
             Command::Tell(statement) => self.tell(statement),

@@ -54,6 +54,8 @@ pub(crate) struct TrackWatcher {
     failing: Option<(u32, OriginStatus)>,
     /// What is wrong with an object.
     object_problem: Option<OriginStatus>,
+    /// What is wrong with the header: peers cannot play without it.
+    header_problem: Option<OriginStatus>,
 }
 
 /// What the origin's watcher must know of a poll's answer.
@@ -86,6 +88,7 @@ impl TrackWatcher {
             date_ranges: BTreeSet::new(),
             failing: None,
             object_problem: None,
+            header_problem: None,
         }
     }
 
@@ -203,6 +206,15 @@ impl TrackWatcher {
         self.object_problem = Some(OriginStatus { state, problem });
     }
 
+    /// Its header cannot be signed.
+    pub(crate) fn header_refused(&mut self, problem: &str) {
+        let problem = format!("the playlist's own tags: {problem}");
+        self.header_problem = Some(OriginStatus {
+            state: OriginState::Invalid,
+            problem,
+        });
+    }
+
     /// Returns how it does.
     pub(crate) fn condition(&self, now: Duration) -> OriginStatus {
         let state = |state, problem: String| OriginStatus { state, problem };
@@ -213,7 +225,11 @@ impl TrackWatcher {
         if let Some((_, failing)) = failing {
             return failing.clone();
         }
-        if let Some(problem) = &self.object_problem {
+        if let Some(problem) = self
+            .header_problem
+            .as_ref()
+            .or(self.object_problem.as_ref())
+        {
             return problem.clone();
         }
         let Some(newest) = self.newest else {
@@ -332,6 +348,7 @@ impl TrackWatcher {
         };
         if self.header.as_ref().map(covered).as_ref() != Some(&header) {
             self.pipeline.header(header.clone());
+            self.header_problem = None;
             self.header = Some(header);
         }
     }

@@ -8,7 +8,7 @@
 //!                        poll_command, poll_timeout
 //! ```
 //!
-//! Invariant: every request that was commanded is answered once by its `handle_*`.
+//! Invariant: every request that was commanded is answered once by its `handle_*`, or cancelled.
 //! Invariant: statements of one track are commanded in the order of their keys.
 //!
 //! There is no clock and no IO here: time is an argument, the shell fetches.
@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use espalier_media::hls::{self, MasterPlaylist, Playlist};
 use espalier_media::{
-    ByteRange, HashedObject, MasterHeader, SignedStatement, Statement, StatementKey, Track,
-    TrackIndex,
+    ByteRange, HashedObject, MasterHeader, SignError, SignedStatement, Statement, StatementKey,
+    Track, TrackIndex,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -54,6 +54,8 @@ pub(crate) enum Command {
         uri: String,
         byte_range: Option<ByteRange>,
     },
+    /// Stop reading this object: no answer is expected any more.
+    CancelObject(RequestId),
     /// Tell that the origin lists an object.
     Announce(Announcement),
     /// Tell a statement.
@@ -215,6 +217,7 @@ impl OriginWatcher {
         self.start_master(now);
         for at in 0..self.tracks.len() {
             self.start_poll(at, now);
+            self.cancel_downloads(at);
             self.start_downloads(at, now);
             self.leave(at);
         }
@@ -247,6 +250,13 @@ impl OriginWatcher {
             .push_back(Command::FetchPlaylist { request, uri, etag });
     }
 
+    fn cancel_downloads(&mut self, at: usize) {
+        for request in self.tracks[at].pipeline.take_abandoned() {
+            self.requests.remove(&request);
+            self.commands.push_back(Command::CancelObject(request));
+        }
+    }
+
     fn start_downloads(&mut self, at: usize, now: Duration) {
         loop {
             let request = RequestId(self.next_request);
@@ -275,12 +285,12 @@ impl OriginWatcher {
             let key = statement.as_object().map(|descriptor| descriptor.key);
             match SignedStatement::sign(statement, &self.key) {
                 Ok(signed) => self.commands.push_back(Command::Tell(signed)),
-                Err(error) => {
-                    if let Some(key) = key {
-                        let problem = error.to_string();
-                        self.tracks[at].given_up(key, OriginState::Invalid, &problem);
+                Err(error) => match key {
+                    Some(key) => {
+                        self.tracks[at].given_up(key, OriginState::Invalid, &explain(&error));
                     }
-                }
+                    None => self.tracks[at].header_refused(&explain(&error)),
+                },
             }
         }
     }
@@ -399,6 +409,12 @@ impl OriginWatcher {
             };
             self.tracks.push(watcher);
         }
+        for mut dropped in before {
+            dropped.pipeline.clear();
+            let abandoned = dropped.pipeline.take_abandoned();
+            self.commands
+                .extend(abandoned.into_iter().map(Command::CancelObject));
+        }
         Ok(())
     }
 
@@ -440,7 +456,7 @@ impl OriginWatcher {
             SignedStatement::sign(Statement::Master(header), &self.key).map_err(|error| {
                 (
                     OriginState::Invalid,
-                    format!("the master playlist cannot be signed: {error}"),
+                    format!("the master playlist: {}", explain(&error)),
                 )
             })?;
         self.commands.push_back(Command::Tell(signed));
@@ -502,6 +518,14 @@ impl OriginWatcher {
         self.state_changed = false;
         self.state_published = now;
         self.commands.push_back(Command::State(self.state.clone()));
+    }
+}
+
+/// Says why a statement cannot be made, for a person.
+fn explain(error: &SignError) -> String {
+    match error {
+        SignError::Invalid(invalid) => format!("it cannot be signed: {invalid}"),
+        SignError::TooLong(_) => format!("it cannot be signed: {error}"),
     }
 }
 

@@ -115,6 +115,9 @@ impl World {
                     *self.fetched.entry(uri.clone()).or_default() += 1;
                     self.objects.insert(request, uri);
                 }
+                Command::CancelObject(request) => {
+                    self.objects.remove(&request);
+                }
                 Command::Tell(signed) => match signed.statement() {
                     Statement::Object(descriptor) => self.told.push(descriptor.key),
                     Statement::Track(header) => {

@@ -286,13 +286,8 @@ impl Parser {
     fn playlist_tag(&mut self, tag: &Tag<'_>) -> Result<(), PlaylistError> {
         match tag.name {
             "-X-TARGETDURATION" => {
-                // Some origins of very short segments write 0; a rhythm cannot be nothing.
-                let target = duration(tag)?;
-                self.target_duration = Some(if target.is_zero() {
-                    Duration::from_secs(1)
-                } else {
-                    target
-                });
+                // It is a whole number of seconds; what is written as less must not become a rhythm.
+                self.target_duration = Some(duration(tag)?.max(Duration::from_secs(1)));
             }
             "-X-PLAYLIST-TYPE" => self.lists_all = true,
             _ => {}
