@@ -155,7 +155,10 @@ pub enum VerifyError {
     WrongAudience,
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is jsonwebtoken's and grows")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the enum is jsonwebtoken's and grows"
+)]
 fn error_of(error: &jsonwebtoken::errors::Error) -> VerifyError {
     match error.kind() {
         ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => VerifyError::UnknownSigner,

@@ -6,6 +6,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -56,6 +57,8 @@ pub(crate) struct Directory {
     channels: RwLock<BTreeMap<ChannelId, Arc<Channel>>>,
     /// Held while a channel is made, changed or ended.
     changing: Mutex<()>,
+    /// The node ends: a channel that is not found may well be there elsewhere, or later.
+    stopping: AtomicBool,
     store: ChannelStore,
     arbiters: Arbiters,
     limits: Limits,
@@ -95,6 +98,7 @@ impl Directory {
         Self {
             channels: RwLock::default(),
             changing: Mutex::default(),
+            stopping: AtomicBool::new(false),
             store,
             arbiters,
             limits,
@@ -219,8 +223,14 @@ impl Directory {
         Ok(())
     }
 
+    /// Whether the node ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Ends every channel of this run; on disk they stay.
     pub(crate) async fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         let _changing = self.changing.lock().await;
         let channels = std::mem::take(&mut *self.write());
         futures::future::join_all(channels.values().map(|channel| channel.end())).await;

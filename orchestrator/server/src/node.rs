@@ -214,8 +214,9 @@ impl Node {
         for channel in directory.all() {
             channel.board.broadcast(v1::Notice { kind: Some(drain) });
         }
-        directory.stop().await;
+        // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
+        directory.stop().await;
         for server in servers {
             let abort = server.abort_handle();
             if tokio::time::timeout(END_WITHIN, server).await.is_err() {

@@ -57,6 +57,9 @@ impl PeerService for PeerApi {
         &self,
         request: Request<Streaming<v1::PeerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        if self.node.directory.is_stopping() {
+            return Err(SessionError::Stopping.into());
+        }
         let limit = self.node.limits.max_sessions;
         let place = Arc::clone(&self.sessions)
             .try_acquire_owned()
@@ -118,7 +121,7 @@ impl Newcomer {
         let channel = node
             .directory
             .find(id.as_str())
-            .map_err(|_| SessionError::NoChannel(id.to_string()))?;
+            .map_err(|_| self.absent(id.as_str()))?;
         let peer = admission.peer;
         let opened = Opened {
             role: admission.role,
@@ -131,7 +134,15 @@ impl Newcomer {
         let line = self.line.clone();
         let attachment = channel
             .board
-            .attach(peer, opened.clone(), proven, line, welcome)?;
+            .attach(peer, opened.clone(), proven, line, welcome)
+            .map_err(|error| {
+                let ended = matches!(error, SessionError::NoChannel(_));
+                if ended {
+                    self.absent(id.as_str())
+                } else {
+                    error
+                }
+            })?;
         let event = ChannelEvent::SessionOpened(opened.session(peer, attachment));
         if let Err(error) = channel.handle.try_tell(event) {
             // The peer may not have seen its ticket, so its id must not stay taken.
@@ -147,6 +158,14 @@ impl Newcomer {
             line: self.line.clone(),
             messages_per_second: node.limits.messages_per_second_per_session,
         })
+    }
+
+    /// A channel that is not here: there is none, or this node is about to have none.
+    fn absent(&self, id: &str) -> SessionError {
+        if self.node.directory.is_stopping() {
+            return SessionError::Stopping;
+        }
+        SessionError::NoChannel(id.to_owned())
     }
 
     fn welcome(&self, channel: &Channel, pinned: &[String], peer: u64) -> v1::Welcome {

@@ -1,5 +1,7 @@
 //! The node, through its real port: tonic on a free port, a real origin, fake peers.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod channels;
 mod command_line;
 mod listener;

@@ -357,6 +357,7 @@ async fn a_node_that_stops_says_so_first() {
     let mut peer = FakePeer::join(&node, &token, open("news", 1))
         .await
         .unwrap();
+    let transport = node.transport.clone();
     let stopping = tokio::spawn(node.node.shutdown());
     let notice = loop {
         if let Kind::Notice(notice) = peer.hear().await.unwrap() {
@@ -364,6 +365,18 @@ async fn a_node_that_stops_says_so_first() {
         }
     };
     assert!(matches!(notice.kind, Some(v1::notice::Kind::Drain(_))));
+    // A peer that comes back at once must not hear that there is no such channel.
+    let again = session(
+        &transport,
+        Bearer::new(&token),
+        vec![Said::Open(open("news", 2))],
+    )
+    .await;
+    let refused = match again {
+        Err(status) => status,
+        Ok((_say, mut hear)) => within(hear.message()).await.unwrap_err(),
+    };
+    assert_ne!(refused.code(), Code::NotFound, "{refused:?}");
     within(stopping).await.unwrap();
 }
 

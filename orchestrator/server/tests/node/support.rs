@@ -236,7 +236,6 @@ async fn serve(router: Router) -> SocketAddr {
 
 /// A peer that says what it is told to say.
 pub(crate) struct FakePeer {
-    pub(crate) id: u64,
     pub(crate) say: mpsc::Sender<v1::PeerMessage>,
     pub(crate) hear: Streaming<v1::NodeMessage>,
     pub(crate) welcome: v1::Welcome,
@@ -284,19 +283,13 @@ impl FakePeer {
         token: &str,
         open: v1::Open,
     ) -> Result<Self, Status> {
-        let id = u64::from_str_radix(&open.peer, 16).unwrap();
         let (say, mut hear) =
             session(transport, Bearer::new(token), vec![Said::Open(open)]).await?;
         match within(hear.message())
             .await?
             .and_then(|message| message.kind)
         {
-            Some(Kind::Welcome(welcome)) => Ok(Self {
-                id,
-                say,
-                hear,
-                welcome,
-            }),
+            Some(Kind::Welcome(welcome)) => Ok(Self { say, hear, welcome }),
             other => panic!("expected Welcome, got {other:?}"),
         }
     }
