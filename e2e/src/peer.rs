@@ -14,6 +14,17 @@ const START: Duration = Duration::from_secs(30);
 /// How long an answer of its local server may take.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What a peer does with what it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Plays it and passes it on.
+    Contributor,
+    /// Plays it.
+    Consumer,
+    /// Passes it on.
+    Relay,
+}
+
 /// How a peer is started.
 #[derive(Clone, Debug)]
 pub struct PeerOptions {
@@ -21,8 +32,8 @@ pub struct PeerOptions {
     pub program: PathBuf,
     /// The value of `--upload`.
     pub upload: String,
-    /// Whether it has no children.
-    pub consumer: bool,
+    /// What it does with what it receives.
+    pub role: Role,
     /// The address that its local server and its links are bound to.
     pub address: String,
     /// More arguments.
@@ -56,7 +67,12 @@ impl PeerOptions {
     #[must_use]
     pub fn arguments(&self, invitation: &Invitation) -> Vec<String> {
         let mut arguments = vec![
-            "play".to_owned(),
+            if self.role == Role::Relay {
+                "relay"
+            } else {
+                "play"
+            }
+            .to_owned(),
             "--orchestrator".to_owned(),
             invitation.endpoint.clone(),
             "--channel".to_owned(),
@@ -70,7 +86,7 @@ impl PeerOptions {
             "--bind".to_owned(),
             self.address.clone(),
         ];
-        if self.consumer {
+        if self.role == Role::Consumer {
             arguments.push("--consumer".to_owned());
         }
         arguments.extend(self.more.iter().cloned());

@@ -1,5 +1,7 @@
 //! Everything that one scenario starts, and how it ends.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +18,7 @@ use crate::http::Http;
 use crate::logs;
 use crate::orchestrator::{Keeping, Orchestrator};
 use crate::origin::{Form, Origin};
-use crate::peer::{Invitation, Peer, PeerOptions};
+use crate::peer::{Invitation, Peer, PeerOptions, Role};
 use crate::process::Process;
 use crate::stats::Stats;
 use crate::topology::Tree;
@@ -25,6 +27,9 @@ use crate::wait::wait_until;
 
 /// The channel of every scene.
 pub const CHANNEL: &str = "live";
+
+/// If set, the logs of scenarios that pass are kept too.
+const KEEP_LOGS: &str = "ESPALIER_E2E_KEEP_LOGS";
 
 /// How long a process may take to stop in order.
 const STOP: Duration = Duration::from_secs(10);
@@ -84,6 +89,8 @@ pub struct Scene {
     pub http: Http,
     invitation: Invitation,
     launched: u32,
+    /// Every peer that was a root whenever the scenario looked.
+    roots_seen: RefCell<BTreeSet<String>>,
     setup: Setup,
     directory: PathBuf,
 }
@@ -110,7 +117,7 @@ impl Scene {
             }
             outcome
         }));
-        if !matches!(outcome, Ok(Ok(()))) {
+        if !matches!(outcome, Ok(Ok(()))) || std::env::var_os(KEEP_LOGS).is_some() {
             logs::keep(name, path);
         }
         directory.close().context("remove the scene's directory")?;
@@ -161,6 +168,7 @@ impl Scene {
             http: Http::new()?,
             invitation,
             launched: 0,
+            roots_seen: RefCell::default(),
             setup,
             directory: path.to_path_buf(),
         })
@@ -186,7 +194,7 @@ impl Scene {
         Ok(PeerOptions {
             program: binary("espalier-peer")?,
             upload: upload.to_owned(),
-            consumer: false,
+            role: Role::Contributor,
             address: self.setup.address.clone(),
             more: Vec::new(),
         })
@@ -203,6 +211,7 @@ impl Scene {
         }
         for process in launched {
             self.peers.push(Peer::attach(process, &self.http)?);
+            self.tree()?;
         }
         Ok(())
     }
@@ -222,7 +231,18 @@ impl Scene {
     /// # Errors
     /// The node does not answer.
     pub fn tree(&self) -> Result<Tree> {
-        self.cli.tree(CHANNEL)
+        let tree = self.cli.tree(CHANNEL)?;
+        self.roots_seen
+            .borrow_mut()
+            .extend(tree.roots().into_iter().map(str::to_owned));
+        Ok(tree)
+    }
+
+    /// Whether the peer was a root whenever the scenario looked at the trees, as it does all the time
+    /// while it waits for them.
+    #[must_use]
+    pub fn was_root(&self, peer: &str) -> bool {
+        self.roots_seen.borrow().contains(peer)
     }
 
     /// Waits until every peer has its place, all are active, and `accept` likes the trees; then until

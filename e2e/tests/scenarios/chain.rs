@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use espalier_e2e::namespaces::{self, HUB, Uplink};
-use espalier_e2e::rhythm::{Arrival, arrivals};
+use espalier_e2e::rhythm::{Arrival, arrivals, gaps};
 use espalier_e2e::scene::Setup;
 use espalier_e2e::statistics::{float_ms, percentile};
 use espalier_e2e::wait::{observe_for, unix_ms};
-use espalier_e2e::{Peer, Scene};
+use espalier_e2e::{Peer, Scene, Stats};
 
 use crate::latency::hops;
-use crate::steady::FORMING;
+use crate::player::Player;
+use crate::steady::{FORMING, expect_only_roots};
 
 const PEERS: u8 = 8;
 /// How far the last viewer may be behind the first.
@@ -39,13 +40,18 @@ fn eight_in_a_chain_behind_slow_lines() -> Result<()> {
             tree.depth() == u32::from(PEERS)
         })?;
         eprintln!("{}", tree.describe());
-        let ids: Vec<String> = scene.peers.iter().map(|peer| peer.id.clone()).collect();
-        for id in ids {
-            scene.watch(&id, 0)?;
-        }
         observe_for(Duration::from_secs(8));
         let from_ms = unix_ms();
-        observe_for(Duration::from_secs(30));
+        let last_peer = tree
+            .places()
+            .iter()
+            .find(|place| place.depth == u32::from(PEERS));
+        let last_peer = scene.peer(&last_peer.context("a last peer")?.peer)?;
+        let player = Player::beside(scene, last_peer, Duration::from_secs(20))?;
+        observe_for(Duration::from_secs(32));
+        player.expect_flawless(Duration::from_secs(20))?;
+        // All of it came down the chain.
+        expect_only_roots(scene, &tree, from_ms)?;
 
         let mut chain: BTreeMap<u32, BTreeMap<u64, Arrival>> = BTreeMap::new();
         for place in tree.places() {
@@ -57,6 +63,13 @@ fn eight_in_a_chain_behind_slow_lines() -> Result<()> {
                 stats.playout
             );
             let mut arrivals = arrivals(&stats, &place.track, &scene.origin, "seg");
+            ensure!(
+                gaps(&arrivals).is_empty(),
+                "{} misses {:?}",
+                place.peer,
+                gaps(&arrivals)
+            );
+            expect_genuine(scene, &stats)?;
             arrivals.retain(|_, arrival| arrival.appeared_ms >= from_ms);
             chain.insert(place.depth, arrivals);
         }
@@ -85,8 +98,23 @@ fn eight_in_a_chain_behind_slow_lines() -> Result<()> {
             worst <= BEHIND_MS,
             "the last viewer is {worst} ms behind the first"
         );
-        scene.expect_flawless("seg").map(drop)
+        Ok(())
     })
+}
+
+/// What the peer holds is what the origin published. (Its player is on its own machine: reading it
+/// from here would fill its uplink.)
+fn expect_genuine(scene: &Scene, stats: &Stats) -> Result<()> {
+    for object in &stats.objects {
+        let published = scene.origin.segment("seg", object.sequence);
+        let genuine = published.is_some_and(|published| published.sha256 == object.sha256);
+        ensure!(
+            genuine && object.verified,
+            "{} holds {object:?}",
+            stats.peer
+        );
+    }
+    Ok(())
 }
 
 fn start_behind_a_line(scene: &mut Scene, number: u8) -> Result<()> {

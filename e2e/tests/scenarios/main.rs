@@ -10,5 +10,6 @@ mod latency;
 mod origin_faults;
 mod outage;
 mod player;
+mod relay;
 mod steady;
 mod tree;

@@ -27,6 +27,24 @@ impl Player {
 
     /// Opens any playlist and plays `span` of it.
     pub(crate) fn start(name: &str, url: &str, span: Duration, directory: &Path) -> Result<Self> {
+        Self::start_through(&[], name, url, span, directory)
+    }
+
+    /// Plays on the peer's own machine, in its network namespace, as viewers do.
+    pub(crate) fn beside(scene: &Scene, peer: &Peer, span: Duration) -> Result<Self> {
+        let target = peer.process.id().to_string();
+        let through = ["nsenter", "--target", &target, "--net"];
+        let name = format!("player-{}", peer.id);
+        Self::start_through(&through, &name, peer.master_url(), span, scene.directory())
+    }
+
+    fn start_through(
+        through: &[&str],
+        name: &str,
+        url: &str,
+        span: Duration,
+        directory: &Path,
+    ) -> Result<Self> {
         let packets = directory.join(format!("{name}.packets"));
         let span = span.as_secs().to_string();
         let packets_file = packets.display().to_string();
@@ -46,7 +64,9 @@ impl Player {
             .chain([
                 "-map", "0:v:0", "-map", "0:a:0", "-t", &span, "-f", "null", "-",
             ]);
-        let process = Process::start(name, &tool("ffmpeg")?, arguments, directory)?;
+        let mut words = through.iter().copied().chain(["ffmpeg"]).chain(arguments);
+        let program = tool(words.next().unwrap_or("ffmpeg"))?;
+        let process = Process::start(name, &program, words, directory)?;
         Ok(Self { process, packets })
     }
 

@@ -29,20 +29,19 @@ pub(crate) fn tree_of_twelve(scene: &mut Scene) -> Result<Tree> {
         .record("forming_s", started.elapsed().as_secs())?;
     scene.figures.record("depth", tree.depth())?;
     scene.figures.record("roots", tree.roots().len())?;
-    newcomers_took_little(scene, &tree)?;
+    newcomers_took_little(scene)?;
     Ok(tree)
 }
 
-/// Only roots took more from the CDN than a newcomer may.
-fn newcomers_took_little(scene: &mut Scene, tree: &Tree) -> Result<()> {
-    let roots = tree.roots();
+/// Only those took more from the CDN than a newcomer may that were roots, if only for a while.
+fn newcomers_took_little(scene: &mut Scene) -> Result<()> {
     let mut most = 0;
     for (peer, names) in scene.cdn.media_by_peer(0)? {
         ensure!(
             scene.peer(&peer).is_ok(),
             "nginx's log names a stranger: {peer:?}"
         );
-        if !roots.contains(peer.as_str()) {
+        if !scene.was_root(&peer) {
             most = most.max(names.len());
             ensure!(
                 names.len() <= NEWCOMER_OBJECTS,
