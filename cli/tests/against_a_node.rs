@@ -1,5 +1,10 @@
 //! The real program against a node that knows two channels and says what it is told to.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so do its helpers"
+)]
+
 use std::process::Output;
 
 use espalier_proto::v1::channel_service_server::{ChannelService, ChannelServiceServer};
