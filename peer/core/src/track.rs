@@ -32,7 +32,9 @@ pub(crate) struct Subscribed {
     pub(crate) since: Duration,
     /// The object that it began with; absent: the newest that the other had then.
     pub(crate) from: Option<ObjectKey>,
-    /// Whether data or statements came since.
+    /// The newest object whose descriptor came by it.
+    pub(crate) stated: Option<ObjectKey>,
+    /// Whether it brought data since, or the descriptors of objects whose data was here before.
     pub(crate) flowed: bool,
 }
 

@@ -374,6 +374,51 @@ fn a_child_moves_to_another_parent_without_a_gap() {
     assert_eq!(node.acknowledged, node.engine.held().generation);
 }
 
+/// The source and state that a peer last reported.
+fn reported(network: &Network, id: PeerId) -> Option<(Option<Source>, SourceState)> {
+    let reports = &network.node(id).reports;
+    reports
+        .last()
+        .map(|(_, report)| (report.source, report.state))
+}
+
+#[test]
+fn a_root_that_gets_a_parent_slower_than_the_cdn_says_so_when_it_flows() {
+    let mut network = network(2, 5 * MBIT, 375_000);
+    network.plant(&[(peer(1), Source::Cdn, None), (peer(2), Source::Cdn, None)]);
+    network.run_for(TARGET * 3);
+    let served = [(peer(2), false)];
+    network.assign(peer(1), Source::Cdn, None, &served, false);
+    network.assign(peer(2), from(peer(1)), Some(Source::Cdn), &[], true);
+    network.run_for(TARGET * 3);
+    let expected = Some((Some(from(peer(1))), SourceState::Flowing));
+    assert_eq!(reported(&network, peer(2)), expected);
+    let since = network.now;
+    network.run_for(TARGET * 5);
+    network.assert_gapless(1);
+    assert_eq!(network.requests_since(peer(2), since), 0);
+}
+
+#[test]
+fn a_child_that_moves_says_so_although_the_old_parent_is_always_first() {
+    let mut network = network(4, 5 * MBIT, 375_000);
+    network.plant(&[
+        (peer(1), Source::Cdn, None),
+        (peer(2), from(peer(1)), Some(Source::Cdn)),
+        (peer(3), from(peer(2)), Some(Source::Cdn)),
+        (peer(4), from(peer(1)), Some(Source::Cdn)),
+    ]);
+    network.run_for(TARGET * 4);
+    let below = [(peer(4), false)];
+    network.assign(peer(3), from(peer(2)), Some(Source::Cdn), &below, false);
+    network.assign(peer(4), from(peer(3)), Some(Source::Cdn), &[], true);
+    network.run_for(TARGET * 4);
+    let expected = Some((Some(from(peer(3))), SourceState::Flowing));
+    assert_eq!(reported(&network, peer(4)), expected);
+    network.run_for(TARGET * 4);
+    network.assert_gapless(1);
+}
+
 #[test]
 fn a_parent_that_is_too_slow_is_helped_out_and_reported() {
     let mut network = network(3, 30 * MBIT, 375_000);

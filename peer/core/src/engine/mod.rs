@@ -24,7 +24,7 @@ mod statements;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use espalier_media::{SignedStatement, TrackIndex, TrustedKeys};
+use espalier_media::{ObjectKey, SignedStatement, TrackIndex, TrustedKeys};
 
 use crate::cdn::{Fetch, Lease};
 use crate::command::Command;
@@ -68,8 +68,9 @@ pub struct RelayEngine {
 
     feed: Feed,
     master: Option<SignedStatement>,
-    /// Hashes of statements that were verified lately, so that copies cost nothing.
-    verified: VecDeque<u64>,
+    /// Hashes of statements that were verified lately, so that copies cost nothing, and what object
+    /// they describe.
+    verified: VecDeque<(u64, Option<ObjectKey>)>,
     /// Statements about tracks that are not taken, from the feed that is open.
     spare: VecDeque<SignedStatement>,
 

@@ -367,6 +367,9 @@ impl RelayEngine {
             });
         }
         if key.kind == ObjectKind::Segment {
+            for subscribed in self.tracks[t].subscribed.values_mut() {
+                subscribed.flowed |= subscribed.stated >= Some(key);
+            }
             self.tracks[t].playout.make_available(&key, now);
             if in_turn {
                 self.judge_source(t, from);

@@ -149,6 +149,7 @@ impl RelayEngine {
         let subscribed = Subscribed {
             since: self.now,
             from: cursor.map(|cursor| cursor.object),
+            stated: None,
             flowed: false,
         };
         self.tracks[t].subscribed.insert(peer, subscribed);

@@ -56,7 +56,9 @@ impl RelayEngine {
         let mut hasher = DefaultHasher::new();
         encoded.hash(&mut hasher);
         let hash = hasher.finish();
-        if self.verified.contains(&hash) {
+        let known = self.verified.iter().find(|(known, _)| *known == hash);
+        if let Some((_, about)) = known.copied() {
+            self.hear_of(about, from);
             return;
         }
         match SignedStatement::decode(encoded, &self.keys) {
@@ -65,10 +67,12 @@ impl RelayEngine {
                     .statement()
                     .track()
                     .is_none_or(|t| self.track_of(t).is_some());
+                let about = statement.statement().as_object().map(|object| object.key);
                 if taken {
-                    self.remember(hash);
+                    self.remember(hash, about);
                 }
                 self.take_statement(statement);
+                self.hear_of(about, from);
             }
             // Keys overlap when they change: a neighbour may be ahead, and is not guilty of anything.
             Err(StatementError::UntrustedKey(_)) => {}
@@ -76,11 +80,33 @@ impl RelayEngine {
         }
     }
 
-    fn remember(&mut self, hash: u64) {
+    fn remember(&mut self, hash: u64, about: Option<ObjectKey>) {
         if self.verified.len() == MAX_VERIFIED {
             self.verified.pop_front();
         }
-        self.verified.push_back(hash);
+        self.verified.push_back((hash, about));
+    }
+
+    /// A subscription that brings the descriptors of objects that are whole already flows, too: their
+    /// chunks were there from elsewhere first, so this peer cancelled them.
+    fn hear_of(&mut self, object: Option<ObjectKey>, from: Option<PeerId>) {
+        let (Some(key), Some(peer)) = (object, from) else {
+            return;
+        };
+        let Some(t) = self.track_of(key.track) else {
+            return;
+        };
+        let whole = self
+            .ring
+            .get(&key)
+            .is_some_and(|object| object.status() == Status::Complete);
+        if let Some(subscribed) = self.tracks[t].subscribed.get_mut(&peer) {
+            subscribed.stated = subscribed.stated.max(Some(key));
+            if whole && !subscribed.flowed {
+                subscribed.flowed = true;
+                self.dirty = true;
+            }
+        }
     }
 
     fn on_bad_statement(&mut self, error: &StatementError, from: Option<PeerId>) {
