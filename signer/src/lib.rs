@@ -16,6 +16,7 @@ mod feed;
 mod fetch;
 mod handle;
 mod inits;
+mod master;
 mod names;
 mod numbering;
 mod pipeline;

@@ -27,8 +27,8 @@ const UNSEEN: f64 = 0.080;
 const LEAST_UNCERTAINTY: f64 = 0.020;
 /// How much of a finding's deviation the prediction follows.
 const GAIN: f64 = 0.3;
-/// The first wait after a failed poll, doubling with each.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
+/// The shortest wait after a failed poll.
+const SHORTEST_BACK_OFF: Duration = Duration::from_millis(250);
 /// The longest wait, whatever happened.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 
@@ -39,8 +39,8 @@ pub(crate) struct PollSchedule {
     /// When the last polls were sent, oldest first.
     sent: VecDeque<Duration>,
     next: Duration,
-    /// Failed polls in a row.
-    failures: u32,
+    /// Since when polls fail, or since when the origin says that it has ended.
+    trouble: Option<Duration>,
     /// When the newest segment was found.
     found: Option<Duration>,
     /// When the last poll was sent that showed nothing new since.
@@ -71,7 +71,7 @@ impl PollSchedule {
             target: Duration::from_secs(2),
             sent: VecDeque::new(),
             next: now,
-            failures: 0,
+            trouble: None,
             found: None,
             absent: None,
             media: 0.0,
@@ -122,7 +122,7 @@ impl PollSchedule {
         now: Duration,
     ) {
         self.target = target;
-        self.failures = 0;
+        self.trouble = None;
         self.ended = false;
         let first = self.found.is_none();
         self.media += new.iter().map(Duration::as_secs_f64).sum::<f64>();
@@ -140,29 +140,29 @@ impl PollSchedule {
 
     /// The playlist that was asked for at `sent` lists nothing new.
     pub(crate) fn unchanged(&mut self, sent: Duration, now: Duration) {
-        self.failures = 0;
+        self.trouble = None;
         self.absent = Some(sent);
         self.plan(now);
     }
 
     /// A poll failed, or its answer is of no use.
     pub(crate) fn failed(&mut self, now: Duration) {
-        let wait = FIRST_BACK_OFF.saturating_mul(1 << self.failures.min(8));
-        self.failures += 1;
         self.absent = None;
-        self.plan_at(now + wait.min(LONGEST_BACK_OFF));
+        let since = *self.trouble.get_or_insert(now);
+        self.plan_at(now + back_off(now - since));
     }
 
     /// The origin said that there will be nothing more; it may change its mind.
     pub(crate) fn ended(&mut self, now: Duration) {
-        self.failures = 0;
+        let since = if self.ended { self.trouble } else { None }.unwrap_or(now);
+        self.trouble = Some(since);
         self.ended = true;
-        self.plan_at(now + LONGEST_BACK_OFF);
+        self.plan_at(now + back_off(now - since).max(self.target / 4));
     }
 
     /// The answer is doubtful: ask again soon.
     pub(crate) fn doubtful(&mut self, now: Duration) {
-        self.failures = 0;
+        self.trouble = None;
         self.absent = None;
         self.plan_at(now + self.target / 5);
     }
@@ -241,7 +241,7 @@ impl PollSchedule {
     /// Once frozen, how long to wait: the longer it lasts, the longer.
     fn frozen_wait(&self, now: Duration) -> Option<Duration> {
         let found = self.found.filter(|_| self.is_frozen(now))?;
-        Some(((now - found) / 8).clamp(self.target / 4, LONGEST_BACK_OFF))
+        Some(back_off(now - found).max(self.target / 4))
     }
 
     /// Plans a poll, but never more of them than allowed.
@@ -251,6 +251,12 @@ impl PollSchedule {
             .flatten();
         self.next = at.max(budget.unwrap_or(at));
     }
+}
+
+/// How long to wait when something has been wrong for this long: an eighth of it, so that a recovery
+/// is noticed late by an eighth of the outage at the most, and within bounds.
+pub(crate) fn back_off(trouble: Duration) -> Duration {
+    (trouble / 8).clamp(SHORTEST_BACK_OFF, LONGEST_BACK_OFF)
 }
 
 /// The usual length of a segment: a running mean.
@@ -352,15 +358,34 @@ mod tests {
     fn failures_back_off_to_a_bound() {
         let mut schedule = PollSchedule::new(Duration::ZERO);
         let mut waits = Vec::new();
-        for _ in 0..12 {
+        while schedule.next() < Duration::from_secs(120) {
             let now = schedule.next();
             schedule.sent(now);
             schedule.failed(now);
             waits.push(schedule.next() - now);
         }
-        assert_eq!(waits[0], FIRST_BACK_OFF);
-        assert!(waits.is_sorted());
+        assert_eq!(waits[0], SHORTEST_BACK_OFF);
         assert_eq!(waits.last(), Some(&LONGEST_BACK_OFF));
+        assert!(waits.len() < 60, "{}", waits.len());
+    }
+
+    #[test]
+    fn what_has_ended_is_asked_for_less_and_less() {
+        let mut schedule = PollSchedule::new(Duration::ZERO);
+        let second = Duration::from_secs(1);
+        schedule.sent(Duration::ZERO);
+        schedule.found(2 * second, &[2 * second], Duration::ZERO, Duration::ZERO);
+        schedule.ended(Duration::ZERO);
+        assert_eq!(schedule.next(), second / 2);
+        while schedule.next() < 60 * second {
+            let now = schedule.next();
+            schedule.sent(now);
+            schedule.ended(now);
+        }
+        let last = schedule.next();
+        schedule.ended(last);
+        assert_eq!(schedule.next() - last, LONGEST_BACK_OFF);
+        assert!(!schedule.is_frozen(60 * second));
     }
 
     #[test]

@@ -40,6 +40,20 @@ pub enum OriginState {
     Ended,
 }
 
+impl OriginState {
+    /// How much it matters: of several tracks' states the highest is the origin's.
+    pub(crate) fn severity(self) -> u8 {
+        match self {
+            Self::Unreachable => 5,
+            Self::Invalid => 4,
+            Self::Frozen => 3,
+            Self::Starting => 2,
+            Self::Live => 1,
+            Self::Ended => 0,
+        }
+    }
+}
+
 /// How an origin does, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OriginStatus {

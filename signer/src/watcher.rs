@@ -18,24 +18,17 @@ use std::time::Duration;
 
 use espalier_media::hls::{self, MasterPlaylist, Playlist};
 use espalier_media::{
-    ByteRange, HashedObject, MasterHeader, SignError, SignedStatement, Statement, StatementKey,
-    Track, TrackIndex,
+    ByteRange, HashedObject, SignError, SignedStatement, Statement, StatementKey, Track, TrackIndex,
 };
-use sha2::{Digest as _, Sha256};
 
 use crate::fetch::{FetchError, PlaylistAnswer};
+use crate::master::{self, MasterPoll};
 use crate::names;
 use crate::pipeline::{Outcome, RequestId};
-use crate::state::{MasterState, SignerState};
+use crate::state::SignerState;
 use crate::status::{Announcement, OriginState, OriginStatus};
 use crate::track::{Polled, TrackWatcher};
 
-/// How often the master playlist is read again.
-const MASTER_INTERVAL: Duration = Duration::from_secs(60);
-/// How soon, at the earliest, when a track is gone.
-const MASTER_SOONEST: Duration = Duration::from_secs(5);
-const FIRST_BACK_OFF: Duration = Duration::from_millis(250);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
 /// How often the state is published when nothing but the newest segments changed.
 const STATE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -102,16 +95,6 @@ pub(crate) struct OriginWatcher {
     status: OriginStatus,
 }
 
-/// When the origin's own playlist is read.
-#[derive(Debug)]
-struct MasterPoll {
-    next: Duration,
-    last: Option<Duration>,
-    in_flight: bool,
-    failures: u32,
-    problem: Option<OriginStatus>,
-}
-
 impl OriginWatcher {
     pub(crate) fn new(
         origin_uri: String,
@@ -130,13 +113,7 @@ impl OriginWatcher {
             next_request: 0,
             requests: BTreeMap::new(),
             commands: VecDeque::new(),
-            master: MasterPoll {
-                next: now,
-                last: None,
-                in_flight: false,
-                failures: 0,
-                problem: None,
-            },
+            master: MasterPoll::new(now),
             status: OriginStatus::default(),
         };
         watcher.advance(now);
@@ -179,7 +156,7 @@ impl OriginWatcher {
                     .map_or(Polled::Fine, |track| track.polled(request, answer, now));
                 match polled {
                     Polled::Fine => {}
-                    Polled::Gone => self.ask_for_master_soon(now),
+                    Polled::Gone => self.master.soon(now),
                     Polled::Renumbered => self.state_changed = true,
                 }
             }
@@ -297,9 +274,9 @@ impl OriginWatcher {
 
     // ---- the origin's own playlist --------------------------------------------------------------
 
+    /// A media playlist that stands for itself is polled as a track.
     fn master_due(&self) -> Option<Duration> {
-        let wanted = !self.master.in_flight && self.shape != Shape::Media;
-        wanted.then_some(self.master.next)
+        self.master.due().filter(|_| self.shape != Shape::Media)
     }
 
     fn start_master(&mut self, now: Duration) {
@@ -307,8 +284,7 @@ impl OriginWatcher {
             return;
         }
         let request = self.request(Purpose::Master);
-        self.master.in_flight = true;
-        self.master.last = Some(now);
+        self.master.sent(now);
         let uri = self.origin_uri.clone();
         self.commands.push_back(Command::FetchPlaylist {
             request,
@@ -317,13 +293,7 @@ impl OriginWatcher {
         });
     }
 
-    fn ask_for_master_soon(&mut self, now: Duration) {
-        let soonest = self.master.last.map_or(now, |last| last + MASTER_SOONEST);
-        self.master.next = self.master.next.min(soonest.max(now));
-    }
-
     fn master_answered(&mut self, answer: Result<PlaylistAnswer, FetchError>, now: Duration) {
-        self.master.in_flight = false;
         let playlist = match answer {
             Ok(PlaylistAnswer::Body { text, uri, .. }) => hls::parse(&text, &uri)
                 .map_err(|error| (OriginState::Invalid, format!("no usable playlist: {error}"))),
@@ -344,20 +314,9 @@ impl OriginWatcher {
             )),
         });
         match result {
-            Ok(()) => {
-                self.master.failures = 0;
-                self.master.problem = None;
-                self.master.next = now + MASTER_INTERVAL;
-            }
-            Err((state, problem)) => self.master_failed(state, problem, now),
+            Ok(()) => self.master.read(now),
+            Err((state, problem)) => self.master.failed(state, problem, now),
         }
-    }
-
-    fn master_failed(&mut self, state: OriginState, problem: String, now: Duration) {
-        let wait = FIRST_BACK_OFF.saturating_mul(1 << self.master.failures.min(8));
-        self.master.failures = self.master.failures.saturating_add(1);
-        self.master.next = now + wait.min(LONGEST_BACK_OFF);
-        self.master.problem = Some(OriginStatus { state, problem });
     }
 
     fn become_media(
@@ -371,7 +330,7 @@ impl OriginWatcher {
         self.shape = Shape::Media;
         let mut watcher = self.watch(track, now);
         // The answer at hand is the first poll's.
-        let sent = self.master.last.unwrap_or(now);
+        let sent = self.master.sent_at().unwrap_or(now);
         watcher.schedule.sent(sent);
         watcher.read(media, sent, now);
         self.tracks = vec![watcher];
@@ -441,17 +400,7 @@ impl OriginWatcher {
         tracks: Vec<Track>,
         playlist: String,
     ) -> Result<(), (OriginState, String)> {
-        let digest = digest(&tracks, &playlist);
-        let revision = match &self.state.master {
-            Some(held) if held.digest == digest => held.revision,
-            Some(held) => held.revision.saturating_add(1),
-            None => 1,
-        };
-        let header = MasterHeader {
-            revision,
-            tracks,
-            playlist,
-        };
+        let (header, master) = master::header(self.state.master.as_ref(), tracks, playlist);
         let signed =
             SignedStatement::sign(Statement::Master(header), &self.key).map_err(|error| {
                 (
@@ -460,7 +409,7 @@ impl OriginWatcher {
                 )
             })?;
         self.commands.push_back(Command::Tell(signed));
-        let master = Some(MasterState { revision, digest });
+        let master = Some(master);
         if self.state.master != master {
             self.state.master = master;
             self.state_changed = true;
@@ -481,13 +430,13 @@ impl OriginWatcher {
     /// Returns the worst of the tracks' conditions, or the master's while there are none.
     fn condition(&self, now: Duration) -> OriginStatus {
         if self.tracks.is_empty() {
-            return self.master.problem.clone().unwrap_or_default();
+            return self.master.problem().cloned().unwrap_or_default();
         }
         let conditions = self
             .tracks
             .iter()
             .map(|track| (track, track.condition(now)));
-        let worst = conditions.max_by_key(|(_, status)| severity(status.state));
+        let worst = conditions.max_by_key(|(_, status)| status.state.severity());
         let Some((track, mut status)) = worst else {
             return OriginStatus::default();
         };
@@ -529,26 +478,9 @@ fn explain(error: &SignError) -> String {
     }
 }
 
-/// The first of these that a track has is what is told of the origin.
-fn severity(state: OriginState) -> u8 {
-    match state {
-        OriginState::Unreachable => 5,
-        OriginState::Invalid => 4,
-        OriginState::Frozen => 3,
-        OriginState::Starting => 2,
-        OriginState::Live => 1,
-        OriginState::Ended => 0,
-    }
-}
-
 fn no_indices() -> (OriginState, String) {
     (
         OriginState::Invalid,
         "it has had more tracks than there are numbers".to_owned(),
     )
-}
-
-fn digest(tracks: &[Track], playlist: &str) -> String {
-    let hash = Sha256::digest(format!("{tracks:?}\n{playlist}"));
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
