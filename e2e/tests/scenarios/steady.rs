@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use espalier_e2e::rhythm::{arrivals, gaps};
 use espalier_e2e::statistics::float;
-use espalier_e2e::wait::{observe_for, unix_ms};
-use espalier_e2e::{Scene, Tree};
+use espalier_e2e::wait::{observe_for, unix_ms, wait_until};
+use espalier_e2e::{Scene, Stats, Tree};
 
 /// A dozen peers take this long at the very most.
 pub(crate) const FORMING: Duration = Duration::from_secs(90);
@@ -19,7 +19,10 @@ const NEWCOMER_OBJECTS: usize = 3;
 pub(crate) fn tree_of_twelve(scene: &mut Scene) -> Result<Tree> {
     let peer = scene.contributor("4mbit")?;
     let started = std::time::Instant::now();
-    scene.start_peers(&vec![peer; 12])?;
+    // One after the other, as an audience comes: each is attached before the next is started.
+    for _ in 0..12 {
+        scene.start_peers(std::slice::from_ref(&peer))?;
+    }
     let tree = scene.wait_for_tree("twelve peers, depth 4", FORMING, |tree| {
         tree.depth() >= 4 && tree.roots().len() < 4
     })?;
@@ -30,7 +33,22 @@ pub(crate) fn tree_of_twelve(scene: &mut Scene) -> Result<Tree> {
     scene.figures.record("depth", tree.depth())?;
     scene.figures.record("roots", tree.roots().len())?;
     newcomers_took_little(scene)?;
-    Ok(tree)
+    // A player starts three segments back: what a peer has not had by then, it would ask the CDN for.
+    wait_until("every peer has had some segments", FORMING, || {
+        let had = |stats: &Stats| {
+            stats
+                .objects
+                .iter()
+                .filter(|object| object.is_segment())
+                .count()
+        };
+        Ok(scene
+            .all_stats()?
+            .iter()
+            .all(|stats| had(stats) > 4)
+            .then_some(()))
+    })?;
+    scene.wait_for_tree("a settled tree", FORMING, |now| now.roots() == tree.roots())
 }
 
 /// Only those took more from the CDN than a newcomer may that were roots, if only for a while.
