@@ -382,6 +382,30 @@ fn a_verified_chunk_is_published_and_passed_on_at_once() {
 }
 
 #[test]
+fn a_link_whose_hello_was_lost_is_made_anew_though_it_lives() {
+    let mut peer = Peer::new();
+    peer.tell(Event::Assignment(assignment(1, Source::Peer(PARENT), &[])));
+    peer.tell(Event::LinkUp { peer: PARENT });
+    let mut commands = Vec::new();
+    for nonce in 0..12_u8 {
+        peer.now += 250 * MS;
+        let mut ping = vec![1; 9];
+        ping[0] = 0x10;
+        ping[8] = nonce;
+        commands.extend(peer.tell(Event::Ping {
+            peer: PARENT,
+            bytes: ping.into(),
+        }));
+        commands.extend(peer.tell(Event::Timeout));
+    }
+    assert_eq!(ended(&commands, PARENT), Some(LinkState::Dead));
+    peer.now += 2_000 * MS;
+    let again = peer.tell(Event::Timeout);
+    let connects = |c: &Command| matches!(c, Command::Connect { peer, .. } if *peer == PARENT);
+    assert!(commands.iter().chain(&again).any(connects));
+}
+
+#[test]
 fn nobody_but_a_child_is_served() {
     let mut peer = Peer::linked();
     for said in [master(), header(), descriptor(1, b"right")] {

@@ -21,6 +21,8 @@ const CLOSING_GRACE: Duration = Duration::from_secs(10);
 const SEPARATION: Duration = Duration::from_secs(60);
 /// The first and the longest pause before another attempt.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// How long after a link opened the other end may take to say Hello.
+const GREETING_PATIENCE: Duration = Duration::from_secs(2);
 /// The most small frames that wait for room on a link; a link that is so full is of no use.
 const MAX_OUTBOX: usize = 256;
 
@@ -119,6 +121,10 @@ impl RelayEngine {
             match link.phase {
                 Phase::Up if link.health(now) == Health::Dead => {
                     self.fail_link(peer, LinkState::Dead, "nothing was heard for four seconds");
+                }
+                // Without it, nothing can be asked for: a link that lost it is of no use.
+                Phase::Up if !link.greeted && now >= link.since + GREETING_PATIENCE => {
+                    self.fail_link(peer, LinkState::Dead, "no Hello came");
                 }
                 Phase::Up => {
                     if let Some(bytes) = link.liveness.take_ping(nonce, now) {
