@@ -18,6 +18,10 @@ pub(crate) const PROGRAMS: [&str; 4] = [
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
+    if env::var_os("CI").is_some() && env::var_os("CARGO_INCREMENTAL").is_none() {
+        // Nobody edits between two builds of a CI run: what incremental builds keep only costs time and space.
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     command
 }
 
