@@ -23,6 +23,8 @@ const POLLS_PER_TARGET: usize = 5;
 const CLOSEST: f64 = 0.040;
 /// How long before a cycle's first poll its segment may have been there already, if that finds it.
 const UNSEEN: f64 = 0.080;
+/// From this uncertainty on, it is halved rather than searched through, where polls are scarce.
+const WIDE: f64 = 0.100;
 /// The uncertainty that is assumed of the most regular origin.
 const LEAST_UNCERTAINTY: f64 = 0.020;
 /// How much of a finding's deviation the prediction follows.
@@ -178,10 +180,12 @@ impl PollSchedule {
     /// Narrows the rhythm down to the bracket in which the newest segment appeared.
     fn learn(&mut self, count: usize, sent: Duration, now: Duration) {
         let hit = now.as_secs_f64();
-        // A find by a cycle's first poll has no lower end: it may have been there for a while.
-        let miss = self
-            .absent
-            .map_or(sent.as_secs_f64() - UNSEEN, |absent| absent.as_secs_f64());
+        // A find by a cycle's first poll has no lower end but what was thought possible.
+        let unseen = sent.as_secs_f64() - UNSEEN;
+        let possible = self.rhythm.map_or(unseen, |known| {
+            unseen.min(known.offset + self.media - known.uncertainty)
+        });
+        let miss = self.absent.map_or(possible, |absent| absent.as_secs_f64());
         let (middle, half) = (f64::midpoint(miss, hit), (hit - miss).max(0.0) / 2.0);
         let measured = middle - self.media;
         let rhythm = match self.rhythm {
@@ -225,9 +229,7 @@ impl PollSchedule {
             return self.plan_at(now + frozen.unwrap_or(spread));
         };
         let (due, present) = (self.due(&rhythm), now.as_secs_f64());
-        let first = due - rhythm.uncertainty;
-        // Four close polls span what is uncertain.
-        let close = (rhythm.uncertainty / 2.0).clamp(CLOSEST, spread.as_secs_f64().max(CLOSEST));
+        let (first, close) = self.cycle(&rhythm, due);
         let next = if present < first && self.absent.is_none() {
             Duration::from_secs_f64(first)
         } else if present < due + rhythm.uncertainty + close {
@@ -236,6 +238,23 @@ impl PollSchedule {
             now + self.frozen_wait(now).unwrap_or(spread)
         };
         self.plan_at(next);
+    }
+
+    /// Returns a cycle's first poll, and how far apart the next ones are.
+    fn cycle(&self, rhythm: &Rhythm, due: f64) -> (f64, f64) {
+        let wide = rhythm.uncertainty > WIDE;
+        if wide && self.usual < 0.97 * self.target.as_secs_f64() {
+            // A cycle is shorter than the stretch that the budget is for, so many polls in this one
+            // would delay the next one's. Two polls halve what is uncertain.
+            (due, rhythm.uncertainty)
+        } else {
+            // Four close polls span what is uncertain.
+            let widest = (self.target / 5).as_secs_f64().max(CLOSEST);
+            (
+                due - rhythm.uncertainty,
+                (rhythm.uncertainty / 2.0).clamp(CLOSEST, widest),
+            )
+        }
     }
 
     /// Once frozen, how long to wait: the longer it lasts, the longer.

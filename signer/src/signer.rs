@@ -196,7 +196,10 @@ impl Shell {
     fn tell(&mut self, statement: espalier_media::SignedStatement) {
         let shared = statement.shared_statement();
         let inserted = self.feed.statement(statement);
-        tracing::debug!(?inserted, track = ?shared.track(), "statement");
+        match shared.as_object() {
+            Some(descriptor) => tracing::debug!(?inserted, key = %descriptor.key, "object"),
+            None => tracing::debug!(?inserted, track = ?shared.track(), "header"),
+        }
         if self.book.observe(&shared) {
             let tracks = self.book.tracks().to_vec();
             self.status.send_modify(|status| status.tracks = tracks);
