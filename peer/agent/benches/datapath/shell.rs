@@ -51,6 +51,8 @@ pub(crate) struct Place {
 struct Slot {
     link: Option<Arc<dyn Link>>,
     open: bool,
+    /// Whether the other end has said Hello.
+    greeted: bool,
     queue: VecDeque<OutgoingFrame>,
 }
 
@@ -207,6 +209,7 @@ impl Shell {
         let slot = Slot {
             link: None,
             open: false,
+            greeted: false,
             queue: VecDeque::new(),
         };
         self.slots.insert(peer, slot);
@@ -278,10 +281,16 @@ impl Shell {
                     slot.open = true;
                     slot.flush();
                 }
-                self.opened.send(peer.0).ok();
                 self.handle(Event::LinkUp { peer });
             }
-            TransportEvent::Frame { bytes, .. } => self.handle(Event::Frame { peer, bytes }),
+            TransportEvent::Frame { bytes, .. } => {
+                self.handle(Event::Frame { peer, bytes });
+                if let Some(slot) = self.slots.get_mut(&peer)
+                    && !std::mem::replace(&mut slot.greeted, true)
+                {
+                    self.opened.send(peer.0).ok();
+                }
+            }
             TransportEvent::Ping { bytes, .. } => self.handle(Event::Ping { peer, bytes }),
             TransportEvent::Writable { .. } => {
                 let Some(slot) = self.slots.get_mut(&peer) else {

@@ -26,6 +26,9 @@ use super::settings;
 /// How long a closing link may take to get rid of what was sent before.
 const DRAIN_LIMIT: Duration = Duration::from_millis(100);
 
+/// How often a closing link looks whether it is rid of it.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+
 /// How long the last event may wait for room once the transport shuts down.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 
@@ -121,12 +124,12 @@ impl Connection {
         };
         let closing = self.ends.closing.clone();
         let state = Arc::clone(&self.ends.state);
-        let drained = Arc::new(Notify::new());
+        let (acknowledged, drained) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (mut tasks, mut handshake) =
-            self.start_tasks(connection, &data, ping, &drained, reports);
+            self.start_tasks(connection, &data, ping, [&acknowledged, &drained], reports);
         let reason = drive(&mut handshake, side, &mut tasks, &closing).await;
         if reason == CloseReason::Local && state.is_open() {
-            drain(&state, &drained).await;
+            drain(&state, &acknowledged, &drained).await;
         }
         state.set_open(false);
         tasks.shutdown().await;
@@ -138,12 +141,11 @@ impl Connection {
         connection: &Arc<dyn PeerConnection>,
         data: &Arc<dyn DataChannel>,
         ping: Arc<dyn DataChannel>,
-        drained: &Arc<Notify>,
+        [acknowledged, drained]: [&Arc<Notify>; 2],
         reports: mpsc::Receiver<Report>,
     ) -> (JoinSet<CloseReason>, Handshake) {
         let (link_open, opens) = watch::channel(false);
         let (sign, signs) = mpsc::channel(4);
-        let acknowledged = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         for (kind, channel) in [(Kind::Data, data), (Kind::Ping, &ping)] {
             let receiver = Receiver {
@@ -154,7 +156,7 @@ impl Connection {
                 signs: sign.clone(),
                 link_open: opens.clone(),
                 acknowledged: match kind {
-                    Kind::Data => Arc::clone(&acknowledged),
+                    Kind::Data => Arc::clone(acknowledged),
                     Kind::Ping => Arc::new(Notify::new()),
                 },
             };
@@ -166,7 +168,7 @@ impl Connection {
             state: Arc::clone(&self.ends.state),
             frames: self.ends.frames,
             events: self.events.clone(),
-            acknowledged,
+            acknowledged: Arc::clone(acknowledged),
             drained: Arc::clone(drained),
         };
         tasks.spawn(sender.run());
@@ -209,14 +211,11 @@ async fn drive(
 }
 
 /// Waits until nothing is buffered, for a bounded time.
-async fn drain(state: &LinkState, drained: &Notify) {
+async fn drain(state: &LinkState, acknowledged: &Notify, drained: &Notify) {
     let empty = async {
-        loop {
-            let notified = drained.notified();
-            if state.buffered() == 0 {
-                return;
-            }
-            notified.await;
+        while state.buffered() > 0 {
+            acknowledged.notify_one();
+            drop(timeout(DRAIN_STEP, drained.notified()).await);
         }
     };
     if timeout(DRAIN_LIMIT, empty).await.is_err() {

@@ -27,8 +27,13 @@ const LOW: u32 = 48 * 1024;
 /// A threshold that is never crossed.
 const OFF: u32 = u32::MAX;
 
-/// How often to ask while nothing is sent and the threshold says nothing.
-const REFRESH: Duration = Duration::from_millis(20);
+/// How often to ask while the other side is behind, should the crate's word have been missed: the
+/// threshold may be set a moment after it was crossed.
+const BUSY_REFRESH: Duration = Duration::from_millis(20);
+
+/// How often to ask otherwise. The other side delays its last acknowledgement by up to 200 ms, so
+/// asking more often finds nothing new.
+const IDLE_REFRESH: Duration = Duration::from_millis(200);
 
 /// What the sending task needs.
 pub(super) struct Sender {
@@ -37,6 +42,7 @@ pub(super) struct Sender {
     pub(super) state: Arc<LinkState>,
     pub(super) frames: mpsc::Receiver<BytesMut>,
     pub(super) events: EventSender,
+    /// Tells to ask now.
     pub(super) acknowledged: Arc<Notify>,
     /// Told when nothing is buffered any more.
     pub(super) drained: Arc<Notify>,
@@ -62,6 +68,7 @@ impl Sender {
         let mut owed = false;
         loop {
             let waits = self.state.outstanding() > 0;
+            let refresh = if armed { BUSY_REFRESH } else { IDLE_REFRESH };
             tokio::select! {
                 message = self.frames.recv() => {
                     let Some(message) = message else { return Ok(()) };
@@ -77,7 +84,7 @@ impl Sender {
                     owed = false;
                 }
                 () = self.acknowledged.notified() => owed |= self.refresh().await?,
-                () = sleep(REFRESH), if waits => owed |= self.refresh().await?,
+                () = sleep(refresh), if waits => owed |= self.refresh().await?,
             }
             if armed != (self.state.outstanding() > BUSY) {
                 armed = !armed;
