@@ -10,7 +10,7 @@ use espalier_e2e::scene::{CHANNEL, Setup};
 use espalier_e2e::wait::{observe_for, unix_ms, wait_until};
 use espalier_e2e::{Scene, Stats, Tree};
 
-use crate::steady::{FORMING, expect_only_roots, tree_of_twelve};
+use crate::steady::{Coming, FORMING, expect_only_roots, tree_of_twelve};
 
 const OUTAGE: Duration = Duration::from_secs(30);
 /// How soon peers are back in the tree after the orchestrator is.
@@ -84,7 +84,7 @@ struct Before {
 }
 
 fn begin(scene: &mut Scene) -> Result<Before> {
-    let tree = tree_of_twelve(scene)?;
+    let tree = tree_of_twelve(scene, Coming::InWaves)?;
     let ids: Vec<String> = scene.peers.iter().map(|peer| peer.id.clone()).collect();
     for id in ids {
         scene.watch(&id, 0)?;

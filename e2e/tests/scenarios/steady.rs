@@ -15,17 +15,36 @@ pub(crate) const FORMING: Duration = Duration::from_secs(90);
 /// How many objects a newcomer may take from the CDN.
 const NEWCOMER_OBJECTS: usize = 3;
 
-/// Starts twelve peers that have upload for two children each, and waits for a tree of depth 4.
-pub(crate) fn tree_of_twelve(scene: &mut Scene) -> Result<Tree> {
-    let peer = scene.contributor("4mbit")?;
+/// How an audience of twelve comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coming {
+    /// Each level of the tree when the one above it is fed.
+    InWaves,
+    /// One after the other, each attached before the next is started.
+    AtOnce,
+}
+
+/// Starts twelve peers that have upload for two children each, and waits for a tree of depth 4 at
+/// least. Players may be started at them afterwards.
+pub(crate) fn tree_of_twelve(scene: &mut Scene, coming: Coming) -> Result<Tree> {
+    let peer = scene.contributor("5mbit")?;
     let started = std::time::Instant::now();
-    // One after the other, as an audience comes: each is attached before the next is started.
-    for _ in 0..12 {
-        scene.start_peers(std::slice::from_ref(&peer))?;
+    let waves: &[usize] = match coming {
+        Coming::InWaves => &[1, 2, 4, 5],
+        Coming::AtOnce => &[12],
+    };
+    for wave in waves {
+        for _ in 0..*wave {
+            scene.start_peers(std::slice::from_ref(&peer))?;
+        }
+        scene.wait_for_tree("one tree", FORMING, |tree| tree.roots().len() == 1)?;
     }
-    let tree = scene.wait_for_tree("twelve peers, depth 4", FORMING, |tree| {
-        tree.depth() >= 4 && tree.roots().len() < 4
-    })?;
+    let tree = scene.tree()?;
+    ensure!(
+        tree.depth() >= 4,
+        "twelve peers with two children each at depth {}",
+        tree.depth()
+    );
     eprintln!("{}", tree.describe());
     scene
         .figures

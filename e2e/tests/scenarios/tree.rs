@@ -14,7 +14,7 @@ use espalier_e2e::{Form, Scene, Tree};
 use nix::sys::signal::Signal;
 
 use crate::player::Player;
-use crate::steady::{FORMING, expect_only_roots, expect_steady, tree_of_twelve};
+use crate::steady::{Coming, FORMING, expect_only_roots, expect_steady, tree_of_twelve};
 
 /// The most that an object may be later than its rhythm after its parent's parent was killed.
 const LATEST_MS: f64 = 1500.0;
@@ -22,7 +22,7 @@ const LATEST_MS: f64 = 1500.0;
 #[test]
 fn a_tree_of_twelve_and_its_losses() -> Result<()> {
     Scene::play("tree", Setup::default(), |scene| {
-        let tree = tree_of_twelve(scene)?;
+        let tree = tree_of_twelve(scene, Coming::InWaves)?;
         let track = watch_everyone(scene, &tree)?;
         let deepest = tree
             .places()
@@ -49,7 +49,7 @@ fn a_tree_of_twelve_with_two_renditions() -> Result<()> {
         ..Setup::default()
     };
     Scene::play("renditions", setup, |scene| {
-        let tree = tree_of_twelve(scene)?;
+        let tree = tree_of_twelve(scene, Coming::AtOnce)?;
         let track = watch_everyone(scene, &tree)?;
         let player = Player::at(scene, &scene.peers[11], Duration::from_secs(12))?;
         expect_steady(scene, &tree, &track, "v0", Duration::from_secs(20))?;
