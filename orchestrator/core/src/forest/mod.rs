@@ -72,6 +72,8 @@ pub(crate) struct Forest {
     shunned: BTreeSet<(Duration, PeerRef)>,
     /// How many roots there ever were.
     roots_so_far: u64,
+    /// The newest of them, and when it was first seen.
+    newest_root: (u64, Duration),
     changes: Changes,
     work: Work,
 }
@@ -88,6 +90,7 @@ impl Forest {
             deadlines: BTreeSet::new(),
             shunned: BTreeSet::new(),
             roots_so_far: 0,
+            newest_root: (0, Duration::ZERO),
             changes: Changes::default(),
             work: Work::default(),
         }

@@ -17,10 +17,16 @@ use crate::ids::{TrackIndex, TrackName};
 const MOST_EXAMINED: usize = 16;
 /// Roots that one event moves.
 const MOST_MOVED: usize = 4;
+/// How long no new root may have come before a stronger goes under a weaker: in a burst of joins the
+/// strong tree has no slot for the weak ones only until its members are warm.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl Forest {
     /// Brings the number of each tree's roots nearer to the policy's.
     pub(crate) fn settle_roots(&mut self, now: Duration) {
+        if self.newest_root.0 != self.roots_so_far {
+            self.newest_root = (self.roots_so_far, now);
+        }
         let tracks: Vec<_> = self.trees.keys().copied().collect();
         for track in tracks {
             self.demote(track, now);
@@ -42,7 +48,8 @@ impl Forest {
         let weaker = |key: &RootKey| strongest.is_some_and(|strongest| *key < strongest);
         let waiting = turn
             .iter()
-            .any(|key| weaker(key) && !self.is_movable(key.node, now));
+            .any(|key| weaker(key) && !self.is_movable(key.node, now))
+            || now < self.newest_root.1 + SETTLED;
         let mut moved = 0;
         for key in turn {
             if moved == MOST_MOVED || self.tree(track).root_count() <= target {
