@@ -76,6 +76,17 @@ impl Tree {
         roots.map(|place| place.peer.as_str()).collect()
     }
 
+    /// The peers that the CDN feeds with this track.
+    #[must_use]
+    pub fn roots_of(&self, track: &str) -> BTreeSet<&str> {
+        let fed = |place: &&Place| place.track == track && place.source.as_deref() == Some(CDN);
+        self.places
+            .iter()
+            .filter(fed)
+            .map(|place| place.peer.as_str())
+            .collect()
+    }
+
     /// The depth of the deepest place.
     #[must_use]
     pub fn depth(&self) -> u32 {

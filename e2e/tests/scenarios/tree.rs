@@ -49,7 +49,7 @@ fn a_tree_of_twelve_with_two_renditions() -> Result<()> {
         ..Setup::default()
     };
     Scene::play("renditions", setup, |scene| {
-        let tree = tree_of_twelve(scene, Coming::AtOnce)?;
+        let tree = tree_of_twelve(scene, Coming::InWaves)?;
         let track = watch_everyone(scene, &tree)?;
         let player = Player::at(scene, &scene.peers[11], Duration::from_secs(12))?;
         expect_steady(scene, &tree, &track, "v0", Duration::from_secs(20))?;
@@ -57,6 +57,16 @@ fn a_tree_of_twelve_with_two_renditions() -> Result<()> {
         scene.expect_flawless("v0")?;
         scene.viewers.clear();
         both_renditions(scene)
+    })
+}
+
+#[test]
+fn twelve_at_once_end_in_one_tree() -> Result<()> {
+    Scene::play("at_once", Setup::default(), |scene| {
+        let tree = tree_of_twelve(scene, Coming::AtOnce)?;
+        let settled_ms = unix_ms();
+        observe_for(Duration::from_secs(10));
+        expect_only_roots(scene, &tree, settled_ms)
     })
 }
 
