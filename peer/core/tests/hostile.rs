@@ -382,6 +382,24 @@ fn a_verified_chunk_is_published_and_passed_on_at_once() {
 }
 
 #[test]
+fn a_master_header_that_comes_before_a_neighbours_hello_is_passed_on() {
+    let mut peer = Peer::new();
+    peer.tell(Event::Assignment(assignment(
+        1,
+        Source::Peer(PARENT),
+        &[CHILD],
+    )));
+    for other in [PARENT, CHILD] {
+        peer.tell(Event::LinkUp { peer: other });
+    }
+    peer.hear(PARENT, &hello(PARENT));
+    let master = statement(master(), &key());
+    let commands = peer.hear(PARENT, &master);
+    let to_child = |c: &Command| matches!(c, Command::SendFrame { peer, .. } if *peer == CHILD);
+    assert_eq!(commands.iter().filter(|c| to_child(c)).count(), 1);
+}
+
+#[test]
 fn a_link_whose_hello_was_lost_is_made_anew_though_it_lives() {
     let mut peer = Peer::new();
     peer.tell(Event::Assignment(assignment(1, Source::Peer(PARENT), &[])));

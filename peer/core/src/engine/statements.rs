@@ -11,6 +11,7 @@ use espalier_media::{
 use crate::command::{LinkState, Publication};
 use crate::event::FeedEvent;
 use crate::ids::PeerId;
+use crate::link::Phase;
 use crate::ring::{Inserted, Status};
 use crate::track::Bypass;
 
@@ -163,13 +164,14 @@ impl RelayEngine {
                 .iter_mut()
                 .for_each(|track| track.resolve(master));
         }
-        let greeted: Vec<PeerId> = self
+        // Whose Hello is still on its way gets it too: this end has said its own already.
+        let linked: Vec<PeerId> = self
             .links
             .iter()
-            .filter(|(_, link)| link.is_ready())
+            .filter(|(_, link)| link.phase == Phase::Up)
             .map(|(peer, _)| *peer)
             .collect();
-        for peer in greeted {
+        for peer in linked {
             self.send_statement(peer, &statement);
         }
         self.take_spare();
