@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use espalier_e2e::cdn::SIGNER;
 use espalier_e2e::rhythm::{Arrival, arrivals};
 use espalier_e2e::scene::Setup;
-use espalier_e2e::statistics::{float_ms, median};
-use espalier_e2e::wait::observe_for;
+use espalier_e2e::statistics::{float, float_ms, median};
+use espalier_e2e::wait::{observe_for, unix_ms};
 use espalier_e2e::{Scene, Tree};
 
 use crate::steady::FORMING;
@@ -37,6 +38,7 @@ fn a_hop_adds_little() -> Result<()> {
                 .figures
                 .record_sample(&format!("depth_{depth}_ms"), &latencies)?;
         }
+        record_detection(scene)?;
         let hops = hops(&chain);
         scene.figures.record_sample("hop_ms", &hops)?;
         let hop = median(&hops).context("hops")?;
@@ -88,9 +90,37 @@ fn form_chain(scene: &mut Scene) -> Result<Tree> {
     Ok(tree)
 }
 
+/// How soon the signer had each segment after its appearance, and how often it asked for the playlist.
+fn record_detection(scene: &mut Scene) -> Result<()> {
+    let from_ms = unix_ms() - 24_000;
+    let (mut detection, mut polls) = (Vec::new(), 0);
+    for request in scene
+        .cdn
+        .requests()?
+        .iter()
+        .filter(|request| request.peer == SIGNER)
+    {
+        if request.is_playlist() {
+            polls += u64::from(request.at_ms >= from_ms);
+        } else if let Some(published) = scene.origin.published(request.name())
+            && published.appeared_ms >= from_ms
+        {
+            detection.push(float_ms(request.at_ms - published.appeared_ms));
+        }
+    }
+    scene
+        .figures
+        .record_sample("signer_has_segment_after_ms", &detection)?;
+    // Twelve segments of two seconds, which is their target duration too.
+    scene.figures.record(
+        "signer_playlist_requests_per_target_duration",
+        float(polls) / 12.0,
+    )
+}
+
 /// Arrivals by depth: of the objects that came down the tree to everyone.
 fn measure(scene: &Scene, tree: &Tree) -> Result<BTreeMap<u32, BTreeMap<u64, Arrival>>> {
-    let formed_ms = espalier_e2e::wait::unix_ms() - 24_000;
+    let formed_ms = unix_ms() - 24_000;
     let mut chain = BTreeMap::new();
     for place in tree.places() {
         let stats = scene.peer(&place.peer)?.stats()?;
