@@ -125,6 +125,10 @@ impl Transport for AlteringTransport {
             .map(|link| self.wrap(link))
     }
 
+    fn use_stun(&self, uris: &[String]) {
+        self.honest.use_stun(uris);
+    }
+
     async fn shutdown(&self) {
         self.honest.shutdown().await;
     }

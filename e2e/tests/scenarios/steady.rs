@@ -173,10 +173,11 @@ pub(crate) fn expect_steady(
 /// the CDN. Tracks that the tree did not have yet are left out: a player may look into others.
 pub(crate) fn expect_only_roots(scene: &Scene, tree: &Tree, since_ms: i64) -> Result<()> {
     let renditions = scene.origin.form().renditions();
-    let first = scene.peers.first().context("a peer")?;
+    // The first may be a relay, which serves no player.
+    let player = scene.peers.last().context("a peer")?;
     let taken = scene.cdn.media_by_peer(since_ms)?;
     for (number, rendition) in renditions.iter().enumerate() {
-        let track = scene.track_name(first, number)?;
+        let track = scene.track_name(player, number)?;
         if !tree.places().iter().any(|place| place.track == track) {
             continue;
         }
