@@ -42,7 +42,9 @@ impl Process {
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
-            .args(arguments);
+            .args(arguments)
+            // What it leaves behind when it is killed goes with the scene's directory.
+            .env("TMPDIR", directory);
         Self::spawn(name, command, directory, Stdio::null())
     }
 
