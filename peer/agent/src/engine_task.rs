@@ -186,6 +186,7 @@ impl EngineTask {
         self.outputs.milestones.attached(self.now());
         match translate::welcome(welcome) {
             Ok(translated) => {
+                self.outputs.links.use_stun(&welcome.stun_uris);
                 self.outputs.feed.send_if_modified(|plan| {
                     let changed = plan.signers != welcome.signer_uris;
                     plan.signers.clone_from(&welcome.signer_uris);

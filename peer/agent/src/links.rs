@@ -150,6 +150,11 @@ impl Links {
             .any(|slot| slot.open && slot.buffered() > 0)
     }
 
+    /// Uses the STUN servers that the node named for the links made from now on.
+    pub(crate) fn use_stun(&self, uris: &[String]) {
+        self.transport.use_stun(uris);
+    }
+
     /// Takes in what the transport says.
     pub(crate) fn handle(&mut self, event: TransportEvent) {
         let Some(&peer) = self.owners.get(&event.link()) else {

@@ -78,7 +78,8 @@ impl TransportConfig {
     }
 }
 
-fn is_stun_uri(uri: &str) -> bool {
+/// Whether it has the form `stun:host[:port]`.
+pub(super) fn is_stun_uri(uri: &str) -> bool {
     uri.strip_prefix("stun:").is_some_and(|rest| {
         !rest.is_empty()
             && rest

@@ -53,6 +53,9 @@ pub const MAX_CANDIDATE_BYTES: usize = 1024;
 /// How many candidates a link takes from another peer; later ones are refused.
 pub const MAX_CANDIDATES: usize = 32;
 
+/// How many STUN servers the control plane may name.
+pub const MAX_STUN_SERVERS: usize = 4;
+
 /// Names a link within this process. The caller chooses it and never uses one twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
@@ -158,6 +161,10 @@ pub trait Transport: Send + Sync + 'static {
         offer_sdp: String,
         events: EventSender,
     ) -> Result<Arc<dyn Link>, LinkError>;
+
+    /// Uses these STUN servers (`stun:host:port`) too for the links made from now on, in the place of
+    /// those named before in this way. What has another form is ignored, and so is what is too much.
+    fn use_stun(&self, uris: &[String]);
 
     /// Closes every link and returns when their tasks have ended and their sockets are closed. No
     /// link can be made afterwards. Keep draining events meanwhile, or drop the receiver.

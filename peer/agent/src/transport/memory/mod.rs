@@ -213,6 +213,9 @@ impl Transport for MemoryTransport {
         self.start(link, Start::Accept(offer_sdp), events)
     }
 
+    /// There are no addresses here to learn.
+    fn use_stun(&self, _uris: &[String]) {}
+
     async fn shutdown(&self) {
         self.closing.cancel();
         self.tasks.close();

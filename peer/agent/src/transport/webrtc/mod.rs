@@ -22,7 +22,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -31,9 +31,10 @@ use tokio_util::task::TaskTracker;
 use self::connection::{Connection, Side};
 use self::link::WebRtcLink;
 use self::runtime::LinkRuntime;
+use super::config::is_stun_uri;
 use super::{
-    EventSender, Link, LinkError, LinkId, MAX_SDP_BYTES, Transport, TransportConfig,
-    TransportConfigError,
+    EventSender, Link, LinkError, LinkId, MAX_SDP_BYTES, MAX_STUN_SERVERS, Transport,
+    TransportConfig, TransportConfigError,
 };
 
 /// A window that still holds any message.
@@ -43,6 +44,8 @@ const SMALLEST_WINDOW: u32 = 96 * 1024;
 #[derive(Debug)]
 pub struct WebRtcTransport {
     config: Arc<TransportConfig>,
+    /// The settings for the next link: with the STUN servers that the control plane named.
+    current: Mutex<Arc<TransportConfig>>,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -55,14 +58,21 @@ impl WebRtcTransport {
     pub fn new(config: TransportConfig) -> Result<Self, Vec<TransportConfigError>> {
         config.validate()?;
         let receive_window = fitting_window(&config);
+        let config = Arc::new(TransportConfig {
+            receive_window,
+            ..config
+        });
         Ok(Self {
-            config: Arc::new(TransportConfig {
-                receive_window,
-                ..config
-            }),
+            current: Mutex::new(Arc::clone(&config)),
+            config,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         })
+    }
+
+    fn current(&self) -> Arc<TransportConfig> {
+        let current = self.current.lock();
+        Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn start(
@@ -87,7 +97,7 @@ impl WebRtcTransport {
         let connection = Connection {
             id,
             addresses,
-            config: Arc::clone(&self.config),
+            config: self.current(),
             runtime: Arc::new(LinkRuntime::new(
                 self.config.socket_buffer,
                 self.tasks.clone(),
@@ -142,6 +152,13 @@ impl Transport for WebRtcTransport {
             });
         }
         self.start(link, Side::Accepting(offer_sdp), events)
+    }
+
+    fn use_stun(&self, uris: &[String]) {
+        let named = uris.iter().filter(|uri| is_stun_uri(uri));
+        let mut config = (*self.config).clone();
+        config.stun.extend(named.take(MAX_STUN_SERVERS).cloned());
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     async fn shutdown(&self) {

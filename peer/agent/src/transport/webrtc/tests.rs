@@ -517,6 +517,10 @@ impl Transport for OnRuntime {
         self.0.accept(link, offer_sdp, events)
     }
 
+    fn use_stun(&self, uris: &[String]) {
+        self.0.use_stun(uris);
+    }
+
     async fn shutdown(&self) {
         self.0.shutdown().await;
     }
@@ -638,4 +642,53 @@ async fn mangled_offers_end_in_an_answer_or_a_close() {
         assert_eq!(end.closed().await, CloseReason::Local);
     }
     a.shutdown().await;
+}
+
+/// Answers one STUN binding request (RFC 8489) with a mapped address that is nobody's own.
+async fn answer_binding(server: tokio::net::UdpSocket) {
+    let mut request = [0; 512];
+    let (length, from) = server.recv_from(&mut request).await.unwrap();
+    assert!(length >= 20 && request[..2] == [0, 1], "a binding request");
+    let mut answer = vec![1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42];
+    answer.extend_from_slice(&request[8..20]);
+    // XOR-MAPPED-ADDRESS: IPv4, 203.0.113.7 port 4242.
+    answer.extend_from_slice(&[0, 0x20, 0, 8, 0, 1]);
+    answer.extend_from_slice(&(4242_u16 ^ 0x2112).to_be_bytes());
+    answer.extend(
+        [203, 0, 113, 7]
+            .iter()
+            .zip([0x21, 0x12, 0xa4, 0x42])
+            .map(|(a, b)| a ^ b),
+    );
+    server.send_to(&answer, from).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stun_server_that_the_node_names_gives_a_reflexive_candidate() {
+    let _alone = alone().await;
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let transport = transport();
+    let uri = format!("stun:{}", server.local_addr().unwrap());
+    transport.use_stun(&["turn:ignored.example".to_owned(), uri]);
+    tokio::spawn(answer_binding(server));
+    let (events, received) = mpsc::channel(64);
+    let link = transport.offer(LinkId(1), events).unwrap();
+    let mut end = End {
+        link,
+        events: received,
+    };
+    loop {
+        if let TransportEvent::Signal {
+            signal: Signal::Candidate(candidate),
+            ..
+        } = end.next().await
+            && candidate.contains("srflx")
+        {
+            assert!(candidate.contains("203.0.113.7 4242"), "{candidate}");
+            break;
+        }
+    }
+    end.link.close();
+    end.closed().await;
+    transport.shutdown().await;
 }
