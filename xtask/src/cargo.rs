@@ -1,6 +1,7 @@
 //! cargo, as it called us.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,11 +19,29 @@ pub(crate) const PROGRAMS: [&str; 4] = [
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
+    for (name, _) in env::vars_os().filter(|(name, _)| is_of_this_run(name)) {
+        command.env_remove(name);
+    }
     if env::var_os("CI").is_some() && env::var_os("CARGO_INCREMENTAL").is_none() {
         // Nobody edits between two builds of a CI run: what incremental builds keep only costs time and space.
         command.env("CARGO_INCREMENTAL", "0");
     }
     command
+}
+
+/// Whether cargo set the variable for xtask itself. Build scripts that watch one of them would run again, and
+/// everything above them would be built again, at each change between this command and a plain cargo.
+fn is_of_this_run(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+        "CARGO_PRIMARY_",
+    ]
+    .iter()
+    .any(|prefix| name.starts_with(prefix))
 }
 
 /// The workspace's directory.

@@ -200,10 +200,10 @@ fn plain(line: &str) -> String {
 /// `Summary [ 0.049s] 18 tests run: 17 passed (1 slow), 1 failed, 2 skipped` and
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
 fn counts_in(line: &str) -> Counts {
-    let line = line.trim();
-    let result = if line.starts_with("Summary [") {
+    let result = if line.trim_start().starts_with("Summary [") {
         line.split_once("run: ").map(|(_, result)| result)
     } else {
+        // What a failed test printed is shown indented: only the runner's own line starts at the margin.
         line.strip_prefix("test result: ")
             .and_then(|rest| rest.split_once(". "))
             .map(|(_, r)| r)
@@ -302,6 +302,10 @@ mod tests {
             (
                 "test result: FAILED. 3 passed; 2 failed; 0 ignored",
                 (3, 2, 0),
+            ),
+            (
+                "    test result: FAILED. 0 passed; 1 failed; 0 ignored",
+                (0, 0, 0),
             ),
             ("18 tests run: 18 passed", (0, 0, 0)),
             ("Summary [ 12 passed", (0, 0, 0)),
