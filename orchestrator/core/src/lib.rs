@@ -17,6 +17,7 @@ mod dispatch;
 mod events;
 mod forest;
 mod ids;
+pub mod link;
 mod pairs;
 mod policy;
 mod recovery;
