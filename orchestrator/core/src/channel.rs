@@ -153,6 +153,7 @@ impl ChannelEngine {
     fn settle(&mut self) {
         self.forest.believe();
         self.forest.settle_roots(self.now);
+        self.forest.flatten(self.now);
         self.forest.protect();
         for (track, over) in self.forest.crossings() {
             let limit = self.forest.policy.max_planned_roots().unwrap_or(u32::MAX);
@@ -189,7 +190,9 @@ impl ChannelEngine {
             .as_ref()
             .filter(|_| !self.forest.trees().is_empty());
         let undone = self.forest.trees().values().any(|tree| {
-            !tree.unprotected.is_empty() || tree.root_count() != self.forest.policy.target_roots()
+            !tree.unprotected.is_empty()
+                || tree.root_count() != self.forest.policy.target_roots()
+                || tree.is_uneven()
         });
         let occupied = undone && !self.forest.peers().is_empty();
         [

@@ -327,15 +327,12 @@ impl Check<'_> {
             .filter(|(_, node)| bare(node))
             .map(|(at, _)| at)
             .collect();
-        let mut depths = BTreeMap::new();
-        for (_, node) in nodes() {
-            *depths.entry(node.depth).or_default() += 1_u32;
-        }
+        let levels: BTreeSet<_> = nodes().map(|(at, node)| (node.depth, at)).collect();
         for (name, same) in [
             ("open", open == tree.open),
             ("roots", roots == tree.roots),
             ("unprotected", unprotected == tree.unprotected),
-            ("depths", depths == tree.depths),
+            ("levels", levels == tree.levels),
         ] {
             if !same {
                 let (track, detail) = (Some(tree.name.clone()), format!("{name} is wrong"));

@@ -43,7 +43,8 @@ impl Forest {
             peers.push(peer);
         }
         let mut kept = 0;
-        for claims in claims.into_values() {
+        for (track, claims) in claims {
+            self.shake(track, now);
             kept += self.adopt_tree(claims, now);
         }
         for peer in peers {

@@ -3,7 +3,8 @@
 //! Here are the records, their indices and the primitive changes that keep the two in step. What to
 //! change is decided in the sibling modules: `place` (which slot), `moves` (make-before-break),
 //! `repair` (what to do about the lost), `succession` (who takes over), `roots` (whom the CDN feeds),
-//! `adopt` (what peers hold already), `budget` (what fits).
+//! `flatten` (who rises where trees have grown too deep), `adopt` (what peers hold already), `budget` (what
+//! fits).
 //!
 //! Invariants between events (see [`crate::check`]): every node has a source; the edges, the former ones
 //! of moves included, form no cycle; each node is in exactly the indices that its state demands; a
@@ -14,6 +15,7 @@
 mod adopt;
 pub(crate) mod arena;
 mod budget;
+mod flatten;
 mod moves;
 pub(crate) mod node;
 mod peers;
@@ -272,9 +274,9 @@ impl Forest {
                 continue;
             }
             self.work.relabelled += 1;
-            let depths = &mut self.tree_mut(track).depths;
-            forget_depth(depths, old);
-            *depths.entry(depth).or_default() += 1;
+            let levels = &mut self.tree_mut(track).levels;
+            levels.remove(&(old, node));
+            levels.insert((depth, node));
             self.reindex(node);
             stack.extend(
                 self.node(node)
@@ -339,7 +341,7 @@ impl Forest {
         self.changes.removed.remove(&(id, track));
         let tree = self.tree_mut(track);
         tree.members.insert(node);
-        *tree.depths.entry(0).or_default() += 1;
+        tree.levels.insert((0, node));
         node
     }
 
@@ -360,7 +362,7 @@ impl Forest {
         let tree = self.tree_mut(record.track);
         tree.members.remove(&node);
         tree.unprotected.remove(&node);
-        forget_depth(&mut tree.depths, record.depth);
+        tree.levels.remove(&(record.depth, node));
         record.open_key.map(|key| tree.open.remove(&key));
         record.root_key.map(|key| tree.roots.remove(&key));
         self.reindex_peer(record.peer);
@@ -381,14 +383,5 @@ impl Forest {
             .collect();
         let deepest = self.trees.values().map(Tree::deepest).max().unwrap_or(0);
         (count(roots.len()), deepest)
-    }
-}
-
-fn forget_depth(depths: &mut BTreeMap<u32, u32>, depth: u32) {
-    if let Some(nodes) = depths.get_mut(&depth) {
-        *nodes -= 1;
-        if *nodes == 0 {
-            depths.remove(&depth);
-        }
     }
 }

@@ -193,14 +193,27 @@ pub(crate) struct Tree {
     pub(crate) protect_cursor: Option<NodeRef>,
     /// Where the search for roots to be moved goes on.
     pub(crate) demote_cursor: Option<RootKey>,
-    pub(crate) depths: BTreeMap<u32, u32>,
+    /// The members by depth.
+    pub(crate) levels: BTreeSet<(u32, NodeRef)>,
+    /// When something last rose; see [`super::Forest::flatten`].
+    pub(crate) rose: Duration,
+    /// Where the search for what may rise goes on.
+    pub(crate) rise_cursor: Option<(u32, NodeRef)>,
+    /// When it last lost an interior node, or a node its source.
+    pub(crate) shaken: Duration,
     /// An alarm about too many roots is out.
     pub(crate) alarmed: bool,
 }
 
 impl Tree {
     pub(crate) fn deepest(&self) -> u32 {
-        self.depths.last_key_value().map_or(0, |(depth, _)| *depth)
+        self.levels.last().map_or(0, |(depth, _)| *depth)
+    }
+
+    /// Whether there is a slot that lies higher than the parents of the deepest.
+    pub(crate) fn is_uneven(&self) -> bool {
+        let shallowest = self.open.first().map(|key| key.depth);
+        shallowest.is_some_and(|depth| depth + 2 <= self.deepest())
     }
 
     pub(crate) fn root_count(&self) -> u32 {

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::Forest;
 use super::node::{Flow, Former, NodeRef, PeerRef, Place};
-use crate::ids::PeerId;
+use crate::ids::{PeerId, TrackIndex};
 
 /// How long a node that fell to the CDN by itself is left there.
 const BREATH: Duration = Duration::from_secs(2);
@@ -46,6 +46,9 @@ impl Forest {
         let record = self.node_mut(node);
         record.warm = false;
         let (track, place, depth) = (record.track, record.source, record.depth);
+        if !record.children.is_empty() {
+            self.shake(track, now);
+        }
         self.release_former(node);
         let (mut orphans, successor) = self.orphan_children(node);
         self.detach(node);
@@ -72,6 +75,11 @@ impl Forest {
             }
         }
         self.reindex_peer(peer);
+    }
+
+    /// Notes that the tree is being repaired; what may wait waits.
+    pub(super) fn shake(&mut self, track: TrackIndex, now: Duration) {
+        self.tree_mut(track).shaken = now;
     }
 
     /// Cuts everything below a node and all reservations at it. Returns the children, the tallest
@@ -229,6 +237,7 @@ impl Forest {
 
     /// A child has switched by itself. Adopts that if it is legal; otherwise plans another place.
     pub(crate) fn adopt_switch(&mut self, node: NodeRef, to: Option<Place>, now: Duration) {
+        self.shake(self.node(node).track, now);
         self.node_mut(node).warm = true;
         self.release_former(node);
         self.detach(node);

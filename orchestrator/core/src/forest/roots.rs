@@ -19,7 +19,7 @@ const MOST_EXAMINED: usize = 16;
 const MOST_MOVED: usize = 4;
 /// How long no new root may have come before a stronger goes under a weaker: in a burst of joins the
 /// strong tree has no slot for the weak ones only until its members are warm.
-const SETTLED: Duration = Duration::from_secs(5);
+pub(super) const SETTLED: Duration = Duration::from_secs(5);
 
 impl Forest {
     /// Brings the number of each tree's roots nearer to the policy's.
@@ -76,7 +76,7 @@ impl Forest {
         true
     }
 
-    fn is_movable(&self, node: NodeRef, now: Duration) -> bool {
+    pub(super) fn is_movable(&self, node: NodeRef, now: Duration) -> bool {
         let record = self.node(node);
         record.former.is_none()
             && record.hold_until <= now

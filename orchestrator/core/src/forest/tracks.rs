@@ -66,7 +66,10 @@ impl Forest {
             unprotected: BTreeSet::new(),
             protect_cursor: None,
             demote_cursor: None,
-            depths: std::collections::BTreeMap::new(),
+            levels: BTreeSet::new(),
+            rose: Duration::ZERO,
+            rise_cursor: None,
+            shaken: Duration::ZERO,
             alarmed: false,
         };
         self.trees.insert(info.index, tree);

@@ -128,15 +128,15 @@ fn a_consumer_that_was_first_makes_room_for_a_contributor() {
 
 #[test]
 fn consumers_leave_the_shallow_slots_to_contributors() {
-    let mut world = contributors(1..=4, 5 * MBIT);
-    assert_eq!(world.row(1).children.len(), 2);
+    let mut world = contributors(1..=6, 6 * MBIT);
+    assert_eq!(world.row(1).children.len(), 3);
     let childless = |world: &World, id: u64| world.row(id).children.is_empty();
-    let idle = if childless(&world, 2) { 2 } else { 3 };
+    let idle = (2..=4).find(|id| childless(&world, *id)).unwrap();
     world.leave(idle);
-    world.join(5, Consumer, 0);
-    assert_eq!(world.row(5).depth, 3, "although the root has a free slot");
-    world.join(6, Contributor, 5 * MBIT);
-    assert_eq!(world.row(6).depth, 2);
+    world.join(7, Consumer, 0);
+    assert_eq!(world.row(7).depth, 3, "although the root has a free slot");
+    world.join(8, Contributor, 6 * MBIT);
+    assert_eq!(world.row(8).depth, 2);
 }
 
 #[test]
