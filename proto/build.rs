@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const WIRE: &[&str] = &["espalier/wire/v1/wire.proto"];
 const SERVICES: &[&str] = &[
+    "espalier/cluster/v1/link.proto",
     "espalier/v1/channel.proto",
     "espalier/v1/common.proto",
     "espalier/v1/peer.proto",

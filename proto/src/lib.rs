@@ -39,5 +39,25 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/espalier.v1.rs"));
 }
 
+/// What the nodes of a cluster say to each other.
+#[cfg(feature = "grpc")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "generated; the .proto files carry the documentation"
+)]
+#[allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated"
+)]
+pub mod cluster {
+    /// The only version so far.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/espalier.cluster.v1.rs"));
+    }
+}
+
 /// The encoded `FileDescriptorSet` of every `.proto` file, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -187,6 +187,7 @@ impl Newcomer {
             signer_uris: elsewhere.into_iter().chain([String::new()]).collect(),
             origin_uri: record.origin_uri.clone(),
             stun_uris: node.stun_uris.clone(),
+            endpoints: Vec::new(),
         }
     }
 }

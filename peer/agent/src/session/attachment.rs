@@ -1,6 +1,6 @@
 //! One attachment: from the connection's first byte to the stream's end.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use espalier_proto::v1::peer_service_client::PeerServiceClient;
 use espalier_proto::v1::{self, node_message, notice, peer_message::Kind};
@@ -58,7 +58,8 @@ impl Session {
         .await?
     }
 
-    fn open_message(&self, held: Held) -> v1::Open {
+    fn open_message(&mut self, held: Held) -> v1::Open {
+        self.attempt = self.attempt.saturating_add(1).max(milliseconds_now());
         let config = &self.config;
         v1::Open {
             peer: config.peer.clone(),
@@ -72,6 +73,7 @@ impl Session {
             min_version: config.versions.0,
             max_version: config.versions.1,
             agent: concat!("espalier-peer/", env!("CARGO_PKG_VERSION")).to_owned(),
+            attempt: self.attempt,
         }
     }
 
@@ -202,6 +204,15 @@ async fn connect(
             false,
         )),
     }
+}
+
+/// Milliseconds since the Unix epoch: with a clock that is right, a peer that starts again goes on from
+/// where it was.
+fn milliseconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 enum Interpreted {

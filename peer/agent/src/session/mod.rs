@@ -130,6 +130,8 @@ pub(crate) struct Session {
     standing: Standing,
     ticket: bytes::Bytes,
     attached_once: bool,
+    /// Rises with each attempt, at whichever node.
+    attempt: u64,
 }
 
 impl Session {
@@ -147,6 +149,7 @@ impl Session {
             standing: Standing::default(),
             ticket: bytes::Bytes::new(),
             attached_once: false,
+            attempt: 0,
         }
     }
 
