@@ -1,5 +1,7 @@
 //! What a channel's engine is told.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Generation, PeerId, Source, TrackIndex, TrackName};
 use crate::policy::Policy;
 
@@ -107,7 +109,7 @@ pub struct HeldEdge {
 }
 
 /// What a peer is willing and able to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PeerRole {
     /// Watches and has no children.
     Consumer,

@@ -22,6 +22,7 @@ mod pairs;
 mod policy;
 mod recovery;
 mod sessions;
+pub mod state;
 mod suspects;
 mod view;
 

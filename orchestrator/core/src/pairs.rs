@@ -9,10 +9,29 @@ use crate::ids::PeerId;
 
 const MOST: usize = 65_536;
 
-type Pair = (PeerId, PeerId);
+/// Two peers, the lower id first.
+pub(crate) type Pair = (PeerId, PeerId);
+
+/// What keeping two peers apart has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Change {
+    /// The pair and its new end; `None`: it was kept apart for as long already.
+    pub(crate) added: Option<(Pair, Duration)>,
+    /// The pair and its old end.
+    replaced: Option<(Pair, Duration)>,
+    /// The pair that was forgotten for it.
+    forgotten: Option<(Pair, Duration)>,
+}
+
+impl Change {
+    /// Returns what is not remembered any more.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = (Pair, Duration)> + use<> {
+        self.replaced.into_iter().chain(self.forgotten)
+    }
+}
 
 /// The pairs that must not be planned.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pairs {
     /// `Duration::MAX`: for good.
     until: BTreeMap<Pair, Duration>,
@@ -25,25 +44,31 @@ impl Pairs {
     }
 
     /// Keeps the two apart until then, or longer if they already are.
-    pub(crate) fn part(&mut self, one: PeerId, other: PeerId, until: Duration) {
+    pub(crate) fn part(&mut self, one: PeerId, other: PeerId, until: Duration) -> Change {
         let pair = ordered(one, other);
         let old = self.until.get(&pair).copied();
         if old.is_some_and(|old| old >= until) {
-            return;
+            return Change::default();
         }
+        let replaced = old.map(|old| (pair, old));
         old.map(|old| self.ends.remove(&(old, pair)));
         self.until.insert(pair, until);
         self.ends.insert((until, pair));
-        if self.until.len() > MOST
-            && let Some((_, first)) = self.ends.pop_first()
-        {
+        let full = self.until.len() > MOST;
+        let first = if full { self.ends.pop_first() } else { None };
+        if let Some((_, first)) = first {
             self.until.remove(&first);
+        }
+        Change {
+            added: Some((pair, until)),
+            replaced,
+            forgotten: first.map(|(until, pair)| (pair, until)),
         }
     }
 
     /// Keeps the two apart for good.
-    pub(crate) fn separate(&mut self, one: PeerId, other: PeerId) {
-        self.part(one, other, Duration::MAX);
+    pub(crate) fn separate(&mut self, one: PeerId, other: PeerId) -> Change {
+        self.part(one, other, Duration::MAX)
     }
 
     /// Whether the two are kept apart for good.
@@ -51,13 +76,18 @@ impl Pairs {
         self.until.get(&ordered(one, other)) == Some(&Duration::MAX)
     }
 
-    /// Forgets the pairs whose time is over, and returns them.
-    pub(crate) fn expire(&mut self, now: Duration) -> Vec<Pair> {
+    /// Walks through all pairs and their ends, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Pair, Duration)> + '_ {
+        self.until.iter().map(|(pair, until)| (*pair, *until))
+    }
+
+    /// Forgets the pairs whose time is over, and returns them with their ends.
+    pub(crate) fn expire(&mut self, now: Duration) -> Vec<(Pair, Duration)> {
         let mut over = Vec::new();
         while let Some((until, pair)) = self.ends.first().copied().filter(|(at, _)| *at <= now) {
             self.ends.remove(&(until, pair));
             self.until.remove(&pair);
-            over.push(pair);
+            over.push((pair, until));
         }
         over
     }
@@ -85,7 +115,10 @@ mod tests {
         pairs.part(b, a, Duration::from_secs(5));
         assert!(!pairs.allowed(a, b));
         assert_eq!(pairs.expire(Duration::from_secs(4)), []);
-        assert_eq!(pairs.expire(Duration::from_secs(5)), [(a, b)]);
+        assert_eq!(
+            pairs.expire(Duration::from_secs(5)),
+            [((a, b), Duration::from_secs(5))]
+        );
         assert!(pairs.allowed(b, a));
     }
 

@@ -4,10 +4,12 @@
 
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::events::PeerRole;
 
 /// A policy as written: absent fields take their defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyDraft {
     /// How many peers the CDN feeds if the audience's upload allows; default 1.
     pub target_roots: Option<u32>,
@@ -24,7 +26,7 @@ pub struct PolicyDraft {
 }
 
 /// A complete policy within its limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     pub(crate) target_roots: u32,
     pub(crate) max_planned_roots: Option<u32>,
@@ -105,6 +107,12 @@ impl Policy {
             max_relay_children: draft.max_children.unwrap_or(self.max_relay_children),
             cdn_lease_bps: draft.cdn_lease_bps.or(self.cdn_lease_bps),
         }
+    }
+
+    /// Whether a planner can work with it at all. What comes from a log may be anything; this rule is part
+    /// of the entry's version, so it is not [`Policy::validate`]'s, which may change.
+    pub(crate) fn is_workable(&self) -> bool {
+        self.target_roots >= 1 && (1..=64).contains(&self.max_depth)
     }
 
     /// How many peers the CDN feeds if the audience's upload allows.

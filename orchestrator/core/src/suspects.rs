@@ -8,7 +8,10 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::PeerId;
+use crate::state::millis;
 use crate::view::Suspect;
 
 /// Different accusers that make a quarantine.
@@ -18,10 +21,12 @@ const ACCUSED: usize = 4;
 /// Suspects that are remembered.
 const MOST: usize = 1024;
 
-#[derive(Debug, Default)]
-struct Record {
+/// What is said about one peer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct SuspectRecord {
     accusers: BTreeSet<PeerId>,
     reports: u64,
+    #[serde(with = "millis")]
     last_report: Duration,
 }
 
@@ -32,12 +37,14 @@ pub(crate) struct Verdict {
     pub(crate) changed: BTreeSet<PeerId>,
     /// The accuser has just become a serial one.
     pub(crate) serial: bool,
+    /// The suspect that was forgotten for this one.
+    pub(crate) forgotten: Option<PeerId>,
 }
 
-/// The accusations of one channel.
-#[derive(Debug, Default)]
+/// The accusations of one channel. `accused_by` says the same as `suspects`, from the other side.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Suspects {
-    suspects: BTreeMap<PeerId, Record>,
+    suspects: BTreeMap<PeerId, SuspectRecord>,
     accused_by: BTreeMap<PeerId, BTreeSet<PeerId>>,
 }
 
@@ -58,43 +65,73 @@ impl Suspects {
             .copied()
             .filter(|peer| self.is_quarantined(*peer))
             .collect();
-        let record = self.suspects.entry(suspect).or_default();
-        record.accusers.insert(accuser);
-        record.reports += 1;
-        record.last_report = now;
-        self.accused_by.entry(accuser).or_default().insert(suspect);
+        self.note(accuser, suspect, now);
         let after: BTreeSet<_> = concerned
             .into_iter()
             .filter(|peer| self.is_quarantined(*peer))
             .collect();
         let serial = !was_serial && self.is_serial(accuser);
-        let verdict = Verdict {
+        let forgotten = self.oldest();
+        if let Some(oldest) = forgotten {
+            self.forget(oldest);
+        }
+        Verdict {
             changed: &before ^ &after,
             serial,
-        };
-        self.forget_one();
-        verdict
+            forgotten,
+        }
     }
 
-    /// Forgets the suspect with the oldest report, but none in quarantine, when there are too many.
-    fn forget_one(&mut self) {
+    /// Notes an accusation, whatever follows.
+    pub(crate) fn note(&mut self, accuser: PeerId, suspect: PeerId, now: Duration) {
+        let record = self.suspects.entry(suspect).or_default();
+        record.accusers.insert(accuser);
+        record.reports = record.reports.saturating_add(1);
+        record.last_report = now;
+        self.accused_by.entry(accuser).or_default().insert(suspect);
+    }
+
+    /// Notes all that is said about a peer.
+    pub(crate) fn restore(&mut self, suspect: PeerId, record: SuspectRecord) {
+        self.forget(suspect);
+        for accuser in &record.accusers {
+            self.accused_by.entry(*accuser).or_default().insert(suspect);
+        }
+        self.suspects.insert(suspect, record);
+    }
+
+    /// Returns all that is said about a peer.
+    pub(crate) fn record(&self, suspect: PeerId) -> Option<&SuspectRecord> {
+        self.suspects.get(&suspect)
+    }
+
+    /// Walks through all peers of which something is said, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &SuspectRecord)> {
+        self.suspects.iter().map(|(peer, record)| (*peer, record))
+    }
+
+    /// Returns the suspect with the oldest report, but none in quarantine, when there are too many.
+    fn oldest(&self) -> Option<PeerId> {
         if self.suspects.len() <= MOST {
-            return;
+            return None;
         }
         let free = self
             .suspects
             .iter()
             .filter(|(peer, _)| !self.is_quarantined(**peer));
         let oldest = free.min_by_key(|(peer, record)| (record.last_report, **peer));
-        let oldest = oldest
-            .or(self.suspects.first_key_value())
-            .map(|(peer, _)| *peer);
-        let Some(record) = oldest.and_then(|oldest| self.suspects.remove(&oldest)) else {
+        let oldest = oldest.or(self.suspects.first_key_value());
+        oldest.map(|(peer, _)| *peer)
+    }
+
+    /// Forgets all that is said about a peer.
+    pub(crate) fn forget(&mut self, suspect: PeerId) {
+        let Some(record) = self.suspects.remove(&suspect) else {
             return;
         };
         for accuser in record.accusers {
             if let Some(accused) = self.accused_by.get_mut(&accuser) {
-                accused.retain(|peer| Some(*peer) != oldest);
+                accused.remove(&suspect);
                 if accused.is_empty() {
                     self.accused_by.remove(&accuser);
                 }
@@ -122,7 +159,7 @@ impl Suspects {
     }
 
     pub(crate) fn view(&self) -> Vec<Suspect> {
-        let row = |(peer, record): (&PeerId, &Record)| Suspect {
+        let row = |(peer, record): (&PeerId, &SuspectRecord)| Suspect {
             peer: *peer,
             accusers: u32::try_from(record.accusers.len()).unwrap_or(u32::MAX),
             reports: record.reports,
@@ -172,7 +209,7 @@ mod tests {
             verdict,
             Verdict {
                 changed: [PeerId(9)].into(),
-                serial: false
+                ..Verdict::default()
             }
         );
         let again = suspects.accuse(PeerId(4), PeerId(9), NOW);
@@ -188,7 +225,8 @@ mod tests {
             verdict,
             Verdict {
                 changed: [PeerId(9)].into(),
-                serial: true
+                serial: true,
+                forgotten: None,
             }
         );
         assert!(!suspects.is_quarantined(PeerId(9)));

@@ -57,7 +57,7 @@ impl Forest {
             self.peer_mut(peer).shunned_until = None;
             self.reindex_peer(peer);
         }
-        for (one, other) in self.pairs.expire(now) {
+        for ((one, other), _) in self.pairs.expire(now) {
             self.touched(one);
             self.touched(other);
         }
