@@ -8,6 +8,7 @@ const WIRE: &[&str] = &["espalier/wire/v1/wire.proto"];
 const SERVICES: &[&str] = &[
     "espalier/cluster/v1/link.proto",
     "espalier/v1/channel.proto",
+    "espalier/v1/cluster.proto",
     "espalier/v1/common.proto",
     "espalier/v1/peer.proto",
     "espalier/v1/signer.proto",

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use espalier_process::{LogArgs, parse_duration};
 use url::Url;
 
+use crate::cluster::ClusterCommand;
 use crate::connection::ConnectionArgs;
 use crate::supervise::SuperviseArgs;
 
@@ -28,6 +29,7 @@ Examples:
   espalier channel create news --origin https://cdn.example/news/master.m3u8
   espalier channel tree news
   espalier token issue --channel news --ttl 1h
+  espalier cluster status
 
 Exit codes: 0 done, 1 failed, 64 bad usage, 69 the orchestrator cannot be reached.";
 
@@ -39,6 +41,9 @@ pub(crate) enum Command {
     /// Issue tokens for viewers
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Make a cluster of nodes, look after it, see who leads what
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Run an orchestrator, a live channel and a dozen peers here, and watch the tree
     Demo(DemoArgs),
     /// Run a program that dies with its parent

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use espalier_process::{Failure, OrFail};
 use espalier_proto::v1::channel_service_client::ChannelServiceClient;
+use espalier_proto::v1::cluster_service_client::ClusterServiceClient;
 use espalier_proto::v1::topology_service_client::TopologyServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -68,6 +69,7 @@ impl Interceptor for BearerToken {
 }
 
 pub(crate) type Channels = ChannelServiceClient<InterceptedService<Channel, BearerToken>>;
+pub(crate) type Clusters = ClusterServiceClient<InterceptedService<Channel, BearerToken>>;
 pub(crate) type Topologies = TopologyServiceClient<InterceptedService<Channel, BearerToken>>;
 
 impl ConnectionArgs {
@@ -96,6 +98,10 @@ impl ConnectionArgs {
 impl Connection {
     pub(crate) fn channels(&self) -> Channels {
         ChannelServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
+    }
+
+    pub(crate) fn clusters(&self) -> Clusters {
+        ClusterServiceClient::with_interceptor(self.channel.clone(), self.token.clone())
     }
 
     pub(crate) fn topologies(&self) -> Topologies {

@@ -1,4 +1,4 @@
-//! The `espalier` command: channels, tokens, and the demo.
+//! The `espalier` command: channels, tokens, clusters, and the demo.
 //!
 //! A library so that its parts can be tested; `main.rs` is one call. Everything here is a client: the
 //! command decides nothing about trees, it asks and shows. What it prints on stdout is what was
@@ -6,6 +6,7 @@
 
 mod args;
 mod channel;
+mod cluster;
 mod connection;
 mod demo;
 mod origin;
@@ -30,6 +31,7 @@ use espalier_process::Failure;
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Channel(command) => channel::run(command).await,
+        Command::Cluster(command) => cluster::run(command).await,
         Command::Token(command) => token::run(command).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Supervise(options) => Err(supervise::run(&options)),
