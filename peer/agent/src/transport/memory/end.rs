@@ -50,6 +50,8 @@ pub(super) struct End {
     emptied: Notify,
     /// Set off when the offering end has the answer: both ends are open one latency later.
     answered: CancellationToken,
+    /// Set off when this end's `Open` was emitted: nothing may come before it.
+    told_open: CancellationToken,
     closed_by_other: CancellationToken,
 }
 
@@ -75,6 +77,7 @@ impl End {
             acknowledged: Notify::new(),
             emptied: Notify::new(),
             answered: CancellationToken::new(),
+            told_open: CancellationToken::new(),
             closed_by_other: CancellationToken::new(),
         });
         let (frames, frames_end) = mpsc::channel(IN_FLIGHT);
@@ -174,6 +177,7 @@ impl End {
         if !self.emit(TransportEvent::Open { link: self.id }).await {
             return CloseReason::Local;
         }
+        self.told_open.cancel();
         self.carry_until_closed(&other, frames, pings).await
     }
 
@@ -281,6 +285,7 @@ impl End {
             }
         };
         let arriving = async {
+            other.told_open.cancelled().await;
             while let Some((at, message)) = arrive.recv().await {
                 sleep_until(at).await;
                 other.endpoint.thawed().await;

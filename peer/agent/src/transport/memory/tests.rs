@@ -95,6 +95,51 @@ fn pair() -> (MemoryNetwork, MemoryTransport, MemoryTransport) {
 }
 
 #[tokio::test]
+async fn nothing_comes_before_open_though_the_other_end_opens_later() {
+    let (network, a, b) = pair();
+    let slow = PathConditions {
+        latency: Duration::from_millis(100),
+        bytes_per_second: None,
+    };
+    network.with(|state| {
+        state
+            .paths
+            .insert(("parent".to_owned(), "child".to_owned()), slow)
+    });
+    let (child_sender, mut child_events) = mpsc::channel(8);
+    let (parent_sender, mut parent_events) = mpsc::channel(8);
+    let child = a.offer(LinkId(1), child_sender).unwrap();
+    let Some(TransportEvent::Signal {
+        signal: Signal::Offer(sdp),
+        ..
+    }) = child_events.recv().await
+    else {
+        panic!("the offer comes first");
+    };
+    let _parent = b.accept(LinkId(2), sdp, parent_sender).unwrap();
+    let parent_said = async |events: &mut mpsc::Receiver<TransportEvent>| {
+        timeout(DEADLINE, events.recv()).await.unwrap().unwrap()
+    };
+    let TransportEvent::Signal { signal, .. } = parent_said(&mut parent_events).await else {
+        panic!("the answer comes first");
+    };
+    child.signal(signal).unwrap();
+    while !matches!(child_events.recv().await, Some(TransportEvent::Open { .. })) {}
+    child.try_send(b"first", &[]).unwrap();
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        match parent_said(&mut parent_events).await {
+            TransportEvent::Open { .. } => heard.push("open"),
+            TransportEvent::Frame { .. } => heard.push("frame"),
+            _ => {}
+        }
+    }
+    assert_eq!(heard, ["open", "frame"]);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test]
 async fn carries_frames_and_pings_in_order_after_the_latency() {
     let (network, a, b) = pair();
     let latency = Duration::from_millis(20);
