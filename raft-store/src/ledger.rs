@@ -1,0 +1,388 @@
+//! What lies in the database, known without reading it: the writer's pure part.
+//!
+//! The ledger turns operations into the writes of a batch and keeps the store's sum, each group's range of
+//! entries and what is still to be deleted after a purge.
+//!
+//! Invariants: a group's live entries are contiguous; deletions after a purge are spread over batches, at
+//! most [`DELETES_PER_BATCH`] in each (a large delete stalls the store for longer than an election), or a quarter
+//! more than the batch puts, so that deletions keep up with any load; the seal of a batch is the sum of exactly the records that stand after it.
+//!
+//! It does no input or output, and decodes no body.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::batch::{Batch, Seal};
+use crate::key::{GroupId, Key, Kind};
+use crate::record::{Record, TooLong};
+
+/// Most deletions in a batch that puts little.
+pub const DELETES_PER_BATCH: usize = 256;
+
+/// A change of one group's records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Write the vote.
+    Vote(Vec<u8>),
+    /// Write the committed log id.
+    Committed(Vec<u8>),
+    /// Append entries from this index on.
+    Append {
+        /// Index of the first.
+        first: u64,
+        /// Their bodies.
+        bodies: Vec<Vec<u8>>,
+    },
+    /// Delete the entries from this index on.
+    Truncate {
+        /// The first to go.
+        from: u64,
+    },
+    /// Write the purge mark; delete the entries up to this index, inclusive, in the background.
+    Purge {
+        /// The last to go.
+        upto: u64,
+        /// The purge mark.
+        mark: Vec<u8>,
+    },
+    /// Change nothing: it is done when all before it is.
+    Barrier,
+}
+
+impl Op {
+    /// About how many bytes it writes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 64;
+        match self {
+            Self::Vote(body) | Self::Committed(body) | Self::Purge { mark: body, .. } => {
+                OVERHEAD + body.len()
+            }
+            Self::Append { bodies, .. } => bodies.iter().map(|body| OVERHEAD + body.len()).sum(),
+            Self::Truncate { .. } | Self::Barrier => OVERHEAD,
+        }
+    }
+}
+
+/// Why an operation cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// An append that would leave a hole, or overwrite.
+    #[error("the log of group {group} goes on at {expected}, not at {found}")]
+    NotContiguous {
+        /// The group.
+        group: GroupId,
+        /// The index that comes next.
+        expected: u64,
+        /// The index that came.
+        found: u64,
+    },
+    /// A body that is too long for a record.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+/// Whether an operation was done in this batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It was; go on with the group's next.
+    Done,
+    /// Some is left for the next batch; the group's later operations must wait.
+    Partly,
+}
+
+/// Contiguous entries' checksums.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Run {
+    first: u64,
+    checksums: VecDeque<u64>,
+    /// In how many parts an entry lies, where it is more than one.
+    long: BTreeMap<u64, u16>,
+}
+
+impl Run {
+    fn next(&self) -> Option<u64> {
+        (!self.checksums.is_empty()).then(|| self.first + self.checksums.len() as u64)
+    }
+
+    fn push(&mut self, index: u64, checksum: u64, parts: u16) {
+        if self.checksums.is_empty() {
+            self.first = index;
+        }
+        if parts > 1 {
+            self.long.insert(index, parts);
+        }
+        self.checksums.push_back(checksum);
+    }
+
+    fn pop_front(&mut self) -> Option<(u64, u64, u16)> {
+        let checksum = self.checksums.pop_front()?;
+        let index = self.first;
+        self.first += 1;
+        Some((index, checksum, self.long.remove(&index).unwrap_or(1)))
+    }
+
+    fn pop_back(&mut self) -> Option<(u64, u64, u16)> {
+        let checksum = self.checksums.pop_back()?;
+        let index = self.first + self.checksums.len() as u64;
+        Some((index, checksum, self.long.remove(&index).unwrap_or(1)))
+    }
+
+    /// Splits off the entries up to `upto`, inclusive.
+    fn split_front(&mut self, upto: u64) -> Self {
+        let Some(next) = self.next() else {
+            return Self::default();
+        };
+        let end = upto.saturating_add(1).clamp(self.first, next);
+        let count = usize::try_from(end - self.first).unwrap_or(self.checksums.len());
+        let rest = self.checksums.split_off(count);
+        let front = Self {
+            first: self.first,
+            checksums: std::mem::replace(&mut self.checksums, rest),
+            long: {
+                let later = self.long.split_off(&end);
+                std::mem::replace(&mut self.long, later)
+            },
+        };
+        self.first = end;
+        front
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Group {
+    singles: BTreeMap<Kind, u64>,
+    live: Run,
+    doomed: VecDeque<Run>,
+}
+
+/// The state of all groups' records. See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    seal: Seal,
+    groups: BTreeMap<GroupId, Group>,
+    /// The group whose deletions come first in the next batch, so that all get their turn.
+    turn: GroupId,
+}
+
+impl Ledger {
+    /// The seal of the last batch.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        self.seal
+    }
+
+    /// The groups that have records.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// First and last index of a group's live entries.
+    #[must_use]
+    pub fn range(&self, group: GroupId) -> Option<(u64, u64)> {
+        let live = &self.groups.get(&group)?.live;
+        Some((live.first, live.next()? - 1))
+    }
+
+    /// Entries that are purged and not deleted yet, of all groups.
+    #[must_use]
+    pub fn doomed(&self) -> usize {
+        let runs = self.groups.values().flat_map(|group| &group.doomed);
+        runs.map(|run| run.checksums.len()).sum()
+    }
+
+    /// Takes over the seal that was found in the database.
+    pub(crate) fn found_seal(&mut self, sequence: u64) {
+        self.seal.sequence = sequence;
+    }
+
+    /// Takes over a record that was found in the database.
+    ///
+    /// # Errors
+    ///
+    /// An entry that is not the next of its group.
+    pub(crate) fn found(&mut self, key: Key, checksum: u64, parts: u16) -> Result<(), LedgerError> {
+        self.seal.sum = self.seal.sum.wrapping_add(checksum);
+        let group = self.groups.entry(key.group).or_default();
+        match key.kind {
+            Kind::Entry => {
+                let expected = group.live.next().unwrap_or(key.index);
+                if expected != key.index {
+                    return Err(LedgerError::NotContiguous {
+                        group: key.group,
+                        expected,
+                        found: key.index,
+                    });
+                }
+                group.live.push(key.index, checksum, parts);
+            }
+            Kind::Header | Kind::Vote | Kind::Committed | Kind::Purged => {
+                group.singles.insert(key.kind, checksum);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over an entry that was found below its group's purge mark, for deletion.
+    pub(crate) fn found_doomed(&mut self, key: Key, checksum: u64, parts: u16) {
+        self.seal.sum = self.seal.sum.wrapping_add(checksum);
+        let doomed = &mut self.groups.entry(key.group).or_default().doomed;
+        if doomed.back().and_then(Run::next) != Some(key.index) {
+            doomed.push_back(Run::default());
+        }
+        if let Some(run) = doomed.back_mut() {
+            run.push(key.index, checksum, parts);
+        }
+    }
+
+    /// Adds an operation's writes to a batch. A truncation takes several batches if it deletes much; the
+    /// caller hands the same operation over again until it is done.
+    ///
+    /// # Errors
+    ///
+    /// The operation is refused and nothing of it is in the batch.
+    pub fn apply(
+        &mut self,
+        id: GroupId,
+        op: &Op,
+        batch: &mut Batch,
+    ) -> Result<Progress, LedgerError> {
+        match op {
+            Op::Vote(body) => self.put_single(Key::single(Kind::Vote, id), body, batch)?,
+            Op::Committed(body) => {
+                self.put_single(Key::single(Kind::Committed, id), body, batch)?;
+            }
+            Op::Append { first, bodies } => self.append(id, *first, bodies, batch)?,
+            Op::Truncate { from } => return Ok(self.truncate(id, *from, batch)),
+            Op::Purge { upto, mark } => {
+                self.put_single(Key::single(Kind::Purged, id), mark, batch)?;
+                self.groups.entry(id).or_default().doom(*upto);
+            }
+            Op::Barrier => {}
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Adds deletions of purged entries, as many as the batch has room for, and seals it.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: the header is short.
+    pub fn seal_batch(&mut self, batch: &mut Batch) -> Result<(), LedgerError> {
+        self.sweep(batch);
+        self.seal.sequence += 1;
+        batch.seal = self.seal;
+        batch.put(
+            Key::HEADER,
+            Record::encode(Key::HEADER, &self.seal.to_bytes())?,
+        );
+        Ok(())
+    }
+
+    fn put_single(&mut self, key: Key, body: &[u8], batch: &mut Batch) -> Result<(), LedgerError> {
+        let record = Record::encode(key, body)?;
+        let group = self.groups.entry(key.group).or_default();
+        let before = group.singles.insert(key.kind, record.checksum).unwrap_or(0);
+        self.seal.sum = self
+            .seal
+            .sum
+            .wrapping_sub(before)
+            .wrapping_add(record.checksum);
+        batch.put(key, record);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        id: GroupId,
+        first: u64,
+        bodies: &[Vec<u8>],
+        batch: &mut Batch,
+    ) -> Result<(), LedgerError> {
+        let group = self.groups.entry(id).or_default();
+        let expected = group.live.next().unwrap_or(first);
+        if expected != first {
+            return Err(LedgerError::NotContiguous {
+                group: id,
+                expected,
+                found: first,
+            });
+        }
+        let records = (first..)
+            .zip(bodies)
+            .map(|(index, body)| {
+                Ok((
+                    Key::entry(id, index),
+                    Record::encode(Key::entry(id, index), body)?,
+                ))
+            })
+            .collect::<Result<Vec<_>, TooLong>>()?;
+        for (key, record) in records {
+            self.seal.sum = self.seal.sum.wrapping_add(record.checksum);
+            let parts = u16::try_from(record.parts.len()).unwrap_or(u16::MAX);
+            group.live.push(key.index, record.checksum, parts);
+            batch.put(key, record);
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, id: GroupId, from: u64, batch: &mut Batch) -> Progress {
+        let group = self.groups.entry(id).or_default();
+        // From the end backwards, so that no hole is left between two batches.
+        while group.live.next().is_some_and(|next| next > from) {
+            if batch.deletes >= deletes_allowed(batch) {
+                return Progress::Partly;
+            }
+            let Some((index, checksum, parts)) = group.live.pop_back() else {
+                break;
+            };
+            self.seal.sum = self.seal.sum.wrapping_sub(checksum);
+            batch.delete(Key::entry(id, index), parts);
+        }
+        Progress::Done
+    }
+
+    fn sweep(&mut self, batch: &mut Batch) {
+        let ids: Vec<GroupId> = self
+            .groups
+            .range(self.turn..)
+            .chain(self.groups.range(..self.turn))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let Some(group) = self.groups.get_mut(&id) else {
+                continue;
+            };
+            while let Some(run) = group.doomed.front_mut() {
+                if batch.deletes >= deletes_allowed(batch) {
+                    self.turn = id.wrapping_add(1);
+                    return;
+                }
+                match run.pop_front() {
+                    Some((index, checksum, parts)) => {
+                        self.seal.sum = self.seal.sum.wrapping_sub(checksum);
+                        batch.delete(Key::entry(id, index), parts);
+                    }
+                    None => {
+                        group.doomed.pop_front();
+                    }
+                }
+            }
+        }
+        self.turn = 0;
+    }
+}
+
+/// How many deletions a batch may hold.
+fn deletes_allowed(batch: &Batch) -> usize {
+    let puts = batch.writes.len() - batch.deletes;
+    DELETES_PER_BATCH.max(puts + puts / 4)
+}
+
+impl Group {
+    fn doom(&mut self, upto: u64) {
+        let run = self.live.split_front(upto);
+        if !run.checksums.is_empty() {
+            self.doomed.push_back(run);
+        }
+    }
+}
