@@ -6,13 +6,18 @@
 //!  Committed{index} ─────────────────────────────────────►┴──────► Assign, at most one a peer
 //! ```
 //!
-//! Invariant: all that one event decided is in one entry, and nobody is told any of it before that
-//! entry is committed. After a failed commit the engine does nothing more.
+//! Invariants: all that one event decided is in one entry, and nobody is told any of it before that
+//! entry is committed. After a failed commit the engine does nothing more. The entries say everything
+//! that [`ChannelEngine::from_state`] needs to go on where this engine stops.
+//!
+//! Time is the channel's: whole milliseconds that go on where the state's time ended, also in an owner
+//! whose clock is behind its predecessor's.
 
 mod accusations;
 mod attendance;
 mod entry;
 mod observation;
+mod rebuild;
 
 pub(crate) use entry::content;
 
@@ -28,6 +33,7 @@ use crate::ids::{Generation, PeerId};
 use crate::policy::Policy;
 use crate::recovery::Recovery;
 use crate::sessions::SessionTable;
+use crate::state::{Accusation, TrackRecord};
 use crate::suspects::Suspects;
 use crate::view::{Finding, NodeView, Suspect};
 
@@ -55,11 +61,17 @@ pub struct ChannelConfig {
 #[derive(Debug)]
 pub struct ChannelEngine {
     now: Duration,
+    /// How far the channel's time is ahead of the shell's.
+    ahead: Duration,
     generation: Generation,
     forest: Forest,
     sessions: SessionTable,
     dispatch: Dispatch,
     suspects: Suspects,
+    /// What the next entry says of the suspects.
+    said: Said,
+    /// The tracks as the last entry had them.
+    tracks: Vec<TrackRecord>,
     counters: Counters,
     recovery: Option<Recovery>,
     /// Peers whose neighbours say that they are dead, and until when that counts.
@@ -71,8 +83,16 @@ pub struct ChannelEngine {
     work: Work,
 }
 
+/// Accusations, and the suspects that were forgotten over them.
+#[derive(Debug, Default)]
+struct Said {
+    accusations: Vec<Accusation>,
+    forgotten: Vec<PeerId>,
+}
+
 impl ChannelEngine {
-    /// Makes the engine of a channel whose tracks are not known yet.
+    /// Makes the engine of a channel without replicated state, whose tracks are not known yet; see
+    /// [`ChannelEngine::from_state`].
     pub fn new(config: ChannelConfig, now: Duration) -> Self {
         let ChannelConfig {
             policy,
@@ -80,8 +100,10 @@ impl ChannelEngine {
             term,
             recovering,
         } = config;
+        let now = whole_millis(now);
         Self {
             now,
+            ahead: Duration::ZERO,
             generation: Generation {
                 incarnation,
                 term,
@@ -91,6 +113,8 @@ impl ChannelEngine {
             sessions: SessionTable::default(),
             dispatch: Dispatch::default(),
             suspects: Suspects::default(),
+            said: Said::default(),
+            tracks: Vec::new(),
             counters: Counters::default(),
             recovery: recovering.then(|| Recovery::new(now)),
             deaths: Memory::default(),
@@ -106,7 +130,7 @@ impl ChannelEngine {
         if self.broken {
             return;
         }
-        self.now = self.now.max(now);
+        self.now = self.now.max(self.channel_time(now));
         self.pass_time();
         match event {
             ChannelEvent::SessionOpened(opened) => self.open(opened),
@@ -128,15 +152,21 @@ impl ChannelEngine {
                 self.forest.set_rate(track, rate_bps, self.now);
             }
             ChannelEvent::PolicyChanged { policy } => self.forest.set_policy(policy, self.now),
-            ChannelEvent::Committed { index } => self.take_committed(index),
+            ChannelEvent::Committed { index, entries } => self.take_committed(index, entries),
             ChannelEvent::CommitFailed => {
                 self.broken = true;
                 self.commands = VecDeque::from([ChannelCommand::Rebuild]);
                 return;
             }
+            ChannelEvent::AbsenceCounts => self.count_absence(),
             ChannelEvent::Tick => {}
         }
         self.settle();
+    }
+
+    /// Returns the channel's time at this time of the shell's.
+    pub fn channel_time(&self, now: Duration) -> Duration {
+        whole_millis(now.saturating_add(self.ahead))
     }
 
     /// Does what is due, whatever the event.
@@ -204,6 +234,7 @@ impl ChannelEngine {
         .into_iter()
         .flatten()
         .min()
+        .map(|due| due.saturating_sub(self.ahead))
     }
 
     /// Returns the generation of the newest committed entry.
@@ -248,7 +279,7 @@ impl ChannelEngine {
             peers,
             roots,
             max_depth,
-            ..self.counters.totals(now)
+            ..self.counters.totals(self.channel_time(now))
         }
     }
 
@@ -257,11 +288,27 @@ impl ChannelEngine {
         self.suspects.view()
     }
 
+    /// Returns the last assignment that the peer was told, or would have been with a session, and since when
+    /// its sources are what they are.
+    #[cfg(test)]
+    pub(crate) fn told(&self, peer: PeerId) -> impl core::fmt::Debug + PartialEq + use<> {
+        self.dispatch.told(peer)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pairs(&self) -> &crate::pairs::Pairs {
+        &self.forest.pairs
+    }
+
     /// How much the last event made the planner do.
     #[cfg(test)]
     pub(crate) fn last_work(&self) -> Work {
         self.work
     }
+}
+
+fn whole_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Things that are remembered for [`MEMORY`], and at most [`Memory::MOST`] of them.

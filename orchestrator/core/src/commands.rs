@@ -2,17 +2,14 @@
 
 use core::time::Duration;
 
-use crate::events::PeerRole;
-use crate::ids::{Generation, PeerId, Source, TrackIndex, TrackName};
-
-/// The newest kind of [`Entry`] that this code writes.
-pub const ENTRY_VERSION: u16 = 1;
+use crate::ids::{Generation, PeerId, Source, TrackName};
+use crate::state::Entry;
 
 /// Something to do, in the order in which commands are polled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelCommand {
-    /// Replicate the entry, then answer [`crate::ChannelEvent::Committed`] (or `CommitFailed`); one
-    /// answer for each, in order.
+    /// Replicate the entry, then answer [`crate::ChannelEvent::Committed`] (or `CommitFailed`), in order;
+    /// one answer may be for several entries that share a place in the log.
     Commit {
         /// All that one event decided.
         entry: Entry,
@@ -26,40 +23,8 @@ pub enum ChannelCommand {
     },
     /// A person may want to know.
     Raise(Alarm),
-    /// A commit failed: drop this engine and make a new one with `recovering` set.
+    /// A commit failed: drop this engine and make a new one from the replicated state.
     Rebuild,
-}
-
-/// Everything that one event decided: never split over two entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// [`ENTRY_VERSION`] of the writer.
-    pub version: u16,
-    /// The channel's time, which never goes back.
-    pub time: Duration,
-    /// Peers that are in the channel from here on.
-    pub joined: Vec<(PeerId, PeerRole)>,
-    /// Peers that are not in it any more.
-    pub left: Vec<PeerId>,
-    /// The edges as they are from here on, each (peer, track) at most once.
-    pub edges: Vec<DecidedEdge>,
-}
-
-/// Where one peer takes one stripe of one track from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecidedEdge {
-    /// The child.
-    pub peer: PeerId,
-    /// The track.
-    pub track: TrackIndex,
-    /// The stripe; 0 until tracks are striped.
-    pub stripe: u8,
-    /// The parent; `None`: the peer is not in this tree any more.
-    pub source: Option<Source>,
-    /// What the source replaces, as long as the move lasts.
-    pub moving_from: Option<Source>,
-    /// The peer that takes over this one's children, with its budget reserved.
-    pub successor: Option<PeerId>,
 }
 
 /// Everything that one peer must do now.

@@ -3,9 +3,11 @@
 //! Effects are level-triggered. What one event decided is staged as whole assignments; when the entry
 //! is committed each of them gets the entry's generation and is sent, at most one a peer. A peer that
 //! attaches with an older generation than its last is sent the last again. An assignment whose content
-//! is what the peer has been told already is not sent.
+//! is what the peer has been told already is not sent. Of several entries that share a place in the log
+//! only the newest content counts.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use crate::commands::{Assignment, CdnLease, ChildAssignment, TrackAssignment};
 use crate::ids::{Generation, PeerId, TrackName};
@@ -54,7 +56,7 @@ impl Content {
 
 /// When a source was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Since {
+pub(crate) enum Since {
     /// In an entry that is not committed yet.
     Entry(u64),
     Generation(Generation),
@@ -63,51 +65,73 @@ enum Since {
 #[derive(Debug, Default)]
 struct Record {
     attached: bool,
-    staged: Option<Content>,
-    told: Option<(Generation, Content)>,
+    staged: Option<Arc<Content>>,
+    told: Option<(Generation, Arc<Content>)>,
     acknowledged: Option<Generation>,
-    sources: BTreeMap<TrackName, Since>,
+    /// By track; a peer has few.
+    sources: Vec<(TrackName, Since)>,
+    /// The first entry that can be about it: earlier ones were about somebody who had its id.
+    first_entry: u64,
+}
+
+/// What a peer had been told by the owners before this one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) generation: Generation,
+    pub(crate) content: Content,
+    pub(crate) sources: Vec<(TrackName, Since)>,
 }
 
 /// The assignments of one channel's peers.
 #[derive(Debug, Default)]
 pub(crate) struct Dispatch {
     records: BTreeMap<PeerId, Record>,
-    staging: Vec<(PeerId, Content)>,
-    pending: VecDeque<Vec<(PeerId, Content)>>,
+    staging: Vec<(PeerId, Arc<Content>)>,
+    pending: VecDeque<Vec<(PeerId, Arc<Content>)>>,
     /// The number of the entry that is being staged.
     entry: u64,
 }
 
 impl Dispatch {
+    /// Makes the dispatch of an owner whose peers, in the order of their ids, have been told all this.
+    pub(crate) fn restore(told: impl Iterator<Item = (PeerId, Told)>) -> Self {
+        let record = |told: Told| {
+            let content = Arc::new(told.content);
+            Record {
+                staged: Some(Arc::clone(&content)),
+                told: Some((told.generation, content)),
+                sources: told.sources,
+                ..Record::default()
+            }
+        };
+        Self {
+            records: told.map(|(peer, told)| (peer, record(told))).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Notes what a peer must do now; returns whether that is news.
     pub(crate) fn stage(&mut self, peer: PeerId, content: Content) -> bool {
-        let record = self.records.entry(peer).or_default();
-        if record
-            .staged
-            .as_ref()
-            .is_some_and(|staged| staged.tells(&content))
-        {
+        let record = record(&mut self.records, peer, self.entry);
+        let staged = record.staged.as_deref();
+        if staged.is_some_and(|staged| staged.tells(&content)) {
             return false;
         }
-        let before = record
-            .staged
-            .as_ref()
-            .map(|staged| staged.tracks.as_slice())
-            .unwrap_or(&[]);
-        let mut sources = BTreeMap::new();
-        for track in &content.tracks {
-            let stays = before
-                .iter()
-                .any(|b| b.track == track.track && b.source == track.source);
-            let since = record.sources.get(&track.track).copied().filter(|_| stays);
-            sources.insert(
+        let before = staged.map_or(&[][..], |staged| &staged.tracks);
+        let known = &record.sources;
+        let since = |track: &TrackAssignment| {
+            let same = |b: &TrackAssignment| b.track == track.track && b.source == track.source;
+            let stays = before.iter().any(same);
+            let known = known.iter().find(|(name, _)| *name == track.track);
+            let known = known.filter(|_| stays).map(|(_, since)| *since);
+            (
                 track.track.clone(),
-                since.unwrap_or(Since::Entry(self.entry)),
-            );
-        }
-        record.sources = sources;
-        record.staged = Some(content.clone());
+                known.unwrap_or(Since::Entry(self.entry)),
+            )
+        };
+        record.sources = content.tracks.iter().map(since).collect();
+        let content = Arc::new(content);
+        record.staged = Some(Arc::clone(&content));
         self.staging.push((peer, content));
         true
     }
@@ -118,38 +142,51 @@ impl Dispatch {
         self.entry += 1;
     }
 
-    /// The oldest pending entry is committed: returns what to send. `None`: there is none pending.
+    /// The oldest pending entries, so many of them, are committed at one place: returns what to send, the
+    /// newest to each peer. `None`: there is none pending.
     pub(crate) fn committed(
         &mut self,
         generation: Generation,
+        entries: usize,
     ) -> Option<Vec<(PeerId, Assignment)>> {
-        let contents = self.pending.pop_front()?;
-        let entry = self.entry - 1 - u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+        let oldest = self.entry - u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+        let entries = entries.min(self.pending.len());
+        let committed: Vec<_> = self.pending.drain(..entries).collect();
+        let newest = oldest + u64::try_from(entries).unwrap_or(u64::MAX);
+        let mut last: BTreeMap<PeerId, (u64, Arc<Content>)> = BTreeMap::new();
+        for (entry, contents) in (oldest..).zip(committed) {
+            last.extend(
+                contents
+                    .into_iter()
+                    .map(|(peer, content)| (peer, (entry, content))),
+            );
+        }
         let mut send = Vec::new();
-        for (peer, content) in contents {
-            let Some(record) = self.records.get_mut(&peer) else {
+        for (peer, (entry, content)) in last {
+            let record = self.records.get_mut(&peer);
+            let Some(record) = record.filter(|record| record.first_entry <= entry) else {
                 continue;
             };
-            for since in record.sources.values_mut() {
-                if *since == Since::Entry(entry) {
+            for (_, since) in &mut record.sources {
+                if matches!(since, Since::Entry(entry) if *entry < newest) {
                     *since = Since::Generation(generation);
                 }
             }
-            record.told = Some((generation, content.clone()));
+            record.told = Some((generation, Arc::clone(&content)));
             if record.attached {
-                send.push((peer, content.at(generation)));
+                send.push((peer, content.as_ref().clone().at(generation)));
             }
         }
-        Some(send)
+        (entries > 0).then_some(send)
     }
 
     /// The peer has a session and holds this generation: returns what to send again, if anything.
     pub(crate) fn attach(&mut self, peer: PeerId, held: Option<Generation>) -> Option<Assignment> {
-        let record = self.records.entry(peer).or_default();
+        let record = record(&mut self.records, peer, self.entry);
         record.attached = true;
         record.acknowledged = held;
-        let (generation, content) = record.told.clone()?;
-        (held != Some(generation)).then(|| content.at(generation))
+        let (generation, content) = record.told.as_ref()?;
+        (held != Some(*generation)).then(|| content.as_ref().clone().at(*generation))
     }
 
     pub(crate) fn detach(&mut self, peer: PeerId) {
@@ -185,18 +222,41 @@ impl Dispatch {
         let since = self
             .records
             .get(&peer)
-            .and_then(|record| record.sources.get(track));
-        match (held, since) {
+            .and_then(|record| record.sources.iter().find(|(name, _)| name == track));
+        match (held, since.map(|(_, since)| since)) {
             (None, _) | (_, None) => true,
             (Some(_), Some(Since::Entry(_))) => false,
             (Some(held), Some(Since::Generation(since))) => held >= *since,
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn told(&self, peer: PeerId) -> Option<Told> {
+        let record = self.records.get(&peer)?;
+        let (generation, content) = record.told.as_ref()?;
+        let mut content = content.as_ref().clone();
+        // That a move has ended is the peer's own news.
+        for track in &mut content.tracks {
+            track.make_before_break = false;
+        }
+        Some(Told {
+            generation: *generation,
+            content,
+            sources: record.sources.clone(),
+        })
+    }
+
     /// Returns what the peer has been or is about to be told.
     pub(crate) fn staged(&self, peer: PeerId) -> Option<&Content> {
-        self.records.get(&peer)?.staged.as_ref()
+        self.records.get(&peer)?.staged.as_deref()
     }
+}
+
+fn record(records: &mut BTreeMap<PeerId, Record>, peer: PeerId, entry: u64) -> &mut Record {
+    records.entry(peer).or_insert_with(|| Record {
+        first_entry: entry,
+        ..Record::default()
+    })
 }
 
 #[cfg(test)]
@@ -241,7 +301,7 @@ mod tests {
     }
 
     fn commit(dispatch: &mut Dispatch, index: u64) -> Vec<u64> {
-        let sent = dispatch.committed(at(index)).unwrap();
+        let sent = dispatch.committed(at(index), 1).unwrap();
         sent.iter()
             .map(|(_, assignment)| assignment.generation.index)
             .collect()
@@ -255,11 +315,11 @@ mod tests {
         dispatch.close_entry();
         assert!(dispatch.stage(PEER, content(under(2), true, 1)));
         dispatch.close_entry();
-        let first = dispatch.committed(at(4)).unwrap();
+        let first = dispatch.committed(at(4), 1).unwrap();
         assert_eq!(first[0].1.tracks[0].source, Source::Cdn);
-        let second = dispatch.committed(at(5)).unwrap();
+        let second = dispatch.committed(at(5), 1).unwrap();
         assert_eq!(second[0].1.tracks[0].source, under(2));
-        assert_eq!(dispatch.committed(at(6)), None, "nothing was pending");
+        assert_eq!(dispatch.committed(at(6), 1), None, "nothing was pending");
     }
 
     #[test]
@@ -336,6 +396,30 @@ mod tests {
         dispatch.stage(PEER, content(Source::Cdn, false, 1));
         dispatch.close_entry();
         dispatch.remove(PEER);
-        assert_eq!(dispatch.committed(at(1)), Some(Vec::new()));
+        dispatch.attach(PEER, None);
+        assert_eq!(dispatch.committed(at(1), 1), Some(Vec::new()));
+        assert_eq!(dispatch.attach(PEER, None), None, "it was told nothing");
+    }
+
+    #[test]
+    fn entries_that_share_a_place_tell_a_peer_once_the_newest() {
+        let mut dispatch = Dispatch::default();
+        dispatch.attach(PEER, None);
+        for parent in 2..=4 {
+            dispatch.stage(PEER, content(under(parent), false, 1));
+            dispatch.close_entry();
+        }
+        let sent = dispatch.committed(at(5), 2).unwrap();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(sent[0].1.tracks[0].source, under(3));
+        let track: TrackName = "v0".parse().unwrap();
+        assert!(
+            !dispatch.knows_source(PEER, &track, Some(at(5))),
+            "4 is pending"
+        );
+        let sent = dispatch.committed(at(6), 9).unwrap();
+        assert_eq!(sent[0].1.tracks[0].source, under(4));
+        assert!(dispatch.knows_source(PEER, &track, Some(at(6))));
+        assert_eq!(dispatch.committed(at(7), 1), None);
     }
 }

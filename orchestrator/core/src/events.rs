@@ -64,14 +64,19 @@ pub enum ChannelEvent {
         /// The new one, whole.
         policy: Policy,
     },
-    /// The oldest outstanding [`crate::ChannelCommand::Commit`] is in the log.
+    /// The oldest outstanding [`crate::ChannelCommand::Commit`]s are in the log, at one place.
     Committed {
         /// Where: rises with each.
         index: u64,
+        /// How many of them; more than there are outstanding count as all.
+        entries: usize,
     },
     /// The oldest outstanding commit failed, or nobody knows. The engine is of no more use: see
     /// [`crate::ChannelCommand::Rebuild`].
     CommitFailed,
+    /// All gateways that live have said who is attached. From now on every peer without a session is
+    /// absent, also if this engine has never seen it; until then nobody is whom it has not.
+    AbsenceCounts,
     /// Time has passed.
     Tick,
 }

@@ -28,10 +28,7 @@ mod view;
 
 pub use audience::Audience;
 pub use channel::{ChannelConfig, ChannelEngine};
-pub use commands::{
-    Alarm, Assignment, CdnLease, ChannelCommand, ChildAssignment, DecidedEdge, ENTRY_VERSION,
-    Entry, TrackAssignment,
-};
+pub use commands::{Alarm, Assignment, CdnLease, ChannelCommand, ChildAssignment, TrackAssignment};
 pub use events::{
     ChannelEvent, HeldEdge, LinkReport, LinkState, PeerReport, PeerRole, SessionOpened,
     SourceReport, SourceState, TrackInfo,

@@ -51,6 +51,17 @@ impl SessionTable {
         true
     }
 
+    /// Takes in that the peer has no session; one that is known to the table stays as it is.
+    pub(crate) fn miss(&mut self, peer: PeerId, now: Duration) {
+        self.sessions.entry(peer).or_insert_with(|| {
+            self.lost.insert((now, peer));
+            Session {
+                attachment: 0,
+                lost_at: Some(now),
+            }
+        });
+    }
+
     /// Takes in the end of an attachment; returns whether the peer has no session now, and had.
     pub(crate) fn detach(&mut self, peer: PeerId, attachment: u64, now: Duration) -> bool {
         let newest = |known: &&mut Session| known.attachment <= attachment;

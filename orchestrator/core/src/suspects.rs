@@ -110,6 +110,12 @@ impl Suspects {
         self.suspects.iter().map(|(peer, record)| (*peer, record))
     }
 
+    /// Returns the peers that are accused or accuse.
+    pub(crate) fn concerned(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let peers = self.suspects.keys().chain(self.accused_by.keys());
+        peers.copied()
+    }
+
     /// Returns the suspect with the oldest report, but none in quarantine, when there are too many.
     fn oldest(&self) -> Option<PeerId> {
         if self.suspects.len() <= MOST {

@@ -3,6 +3,7 @@
 use super::ChannelEngine;
 use crate::commands::Alarm;
 use crate::ids::PeerId;
+use crate::state::Accusation;
 
 impl ChannelEngine {
     /// Separates the two for good. The accusation counts only if the accuser could have received
@@ -10,7 +11,7 @@ impl ChannelEngine {
     pub(super) fn take_accusation(&mut self, accuser: PeerId, suspect: PeerId) {
         let acquainted = self.are_acquainted(accuser, suspect);
         let first = self.forest.pairs.allowed(accuser, suspect);
-        self.forest.pairs.separate(accuser, suspect);
+        self.forest.separate(accuser, suspect);
         self.forest.break_pair(accuser, suspect, self.now);
         if !acquainted {
             return;
@@ -19,6 +20,9 @@ impl ChannelEngine {
             self.raise(Alarm::PairSeparated { accuser, suspect });
         }
         let verdict = self.suspects.accuse(accuser, suspect, self.now);
+        let accusation = Accusation { accuser, suspect };
+        self.said.accusations.push(accusation);
+        self.said.forgotten.extend(verdict.forgotten);
         for peer in verdict.changed {
             self.apply_verdict(peer);
         }

@@ -66,14 +66,14 @@ impl ChannelEngine {
         }
         let peer = self
             .forest
-            .add_peer(opened.peer, opened.role, opened.upload_bps);
+            .add_peer(opened.peer, opened.role, opened.upload_bps, self.now);
         self.apply_record(opened.peer);
         self.forest.want(peer, opened.tracks, self.now);
         self.forest.touched(opened.peer);
     }
 
     /// Makes what is remembered of a peer hold again.
-    fn apply_record(&mut self, peer: PeerId) {
+    pub(super) fn apply_record(&mut self, peer: PeerId) {
         if let Some(known) = self.forest.find(peer) {
             if self.suspects.is_quarantined(peer) {
                 self.forest.set_quarantined(known, true, self.now);
@@ -96,6 +96,13 @@ impl ChannelEngine {
         }
         if self.deaths.contains(&peer) {
             self.presume_gone(&[peer], true);
+        }
+    }
+
+    /// Starts the clock of everybody who has no session and never had one with this engine.
+    pub(super) fn count_absence(&mut self) {
+        for peer in self.forest.peers().keys() {
+            self.sessions.miss(*peer, self.now);
         }
     }
 

@@ -3,13 +3,12 @@
 use core::time::Duration;
 
 use super::ChannelEngine;
-use crate::commands::{
-    CdnLease, ChannelCommand, ChildAssignment, DecidedEdge, ENTRY_VERSION, Entry, TrackAssignment,
-};
+use crate::commands::{CdnLease, ChannelCommand, ChildAssignment, TrackAssignment};
 use crate::dispatch::Content;
-use crate::forest::Forest;
 use crate::forest::node::{NodeRef, PeerRef};
+use crate::forest::{Changes, Forest};
 use crate::ids::{Generation, PeerId, Source};
+use crate::state::{DecidedEdge, DecidedPeer, Edge, Entry, Offer, Parting, TrackRecord};
 
 /// The lease, in rates of the peer's tracks, where the policy names none.
 const LEASE_RATES: u64 = 4;
@@ -24,65 +23,100 @@ impl ChannelEngine {
     /// Turns all that was changed since the last call into one entry.
     pub(super) fn close_entry(&mut self) {
         let changes = self.forest.take_changes();
-        let mut edges: Vec<DecidedEdge> = Vec::new();
-        for (peer, track) in changes.removed {
-            let (source, moving_from, successor) = (None, None, None);
-            edges.push(DecidedEdge {
-                peer,
-                track,
-                stripe: 0,
-                source,
-                moving_from,
-                successor,
-            });
-        }
-        for node in changes.nodes {
-            if let Some((edge, before)) = self.forest.decide(node) {
-                self.note_acquaintance(edge, before);
-                edges.push(edge);
-            }
-        }
-        edges.sort_by_key(|edge| (edge.peer, edge.track));
-        let mut news = false;
+        let said = core::mem::take(&mut self.said);
+        let mut entry = Entry {
+            policy: changes.policy.then(|| self.forest.policy.clone()),
+            tracks: self.changed_tracks(&changes),
+            peers: self.decided_peers(&changes),
+            edges: self.decided_edges(&changes),
+            accusations: said.accusations,
+            forgotten: said.forgotten,
+            ..Entry::new(self.generation.incarnation, self.now)
+        };
+        let parted = changes.parted.into_iter();
+        let parting = |((one, other), until)| Parting { one, other, until };
+        entry.parted = parted.map(parting).collect();
+        entry.left = changes.left.into_iter().collect();
         for peer in changes.peers {
-            if let Some(known) = self.forest.find(peer) {
-                news |= self.dispatch.stage(peer, content(&self.forest, known));
+            if let Some(known) = self.forest.find(peer)
+                && self.dispatch.stage(peer, content(&self.forest, known))
+            {
+                entry.told.push(peer);
             }
         }
-        let joined: Vec<_> = changes.joined.into_iter().collect();
-        let left: Vec<_> = changes.left.into_iter().collect();
-        if news || !(edges.is_empty() && joined.is_empty() && left.is_empty()) {
-            let entry = Entry {
-                version: ENTRY_VERSION,
-                time: self.now,
-                joined,
-                left,
-                edges,
-            };
+        if !entry.is_empty() {
             self.dispatch.close_entry();
             self.commands.push_back(ChannelCommand::Commit { entry });
         }
     }
 
+    fn changed_tracks(&mut self, changes: &Changes) -> Option<Vec<TrackRecord>> {
+        let tracks = changes.tracks.then(|| self.forest.track_records());
+        let tracks = tracks.filter(|tracks| *tracks != self.tracks)?;
+        self.tracks.clone_from(&tracks);
+        Some(tracks)
+    }
+
+    fn decided_peers(&self, changes: &Changes) -> Vec<DecidedPeer> {
+        let known = |peer: &PeerId| Some(self.forest.peer(self.forest.find(*peer)?));
+        let records = changes.offers.iter().filter_map(known);
+        let decided = records.map(|record| DecidedPeer {
+            peer: record.id,
+            record: Offer {
+                role: record.role,
+                upload_bps: record.upload_bps,
+                wanted: record.wanted.clone(),
+                joined_at: record.joined_at,
+            },
+        });
+        decided.collect()
+    }
+
+    /// The edges of peers that have left go with them.
+    fn decided_edges(&mut self, changes: &Changes) -> Vec<DecidedEdge> {
+        let mut edges: Vec<DecidedEdge> = Vec::new();
+        for (peer, track) in &changes.removed {
+            let (peer, track, stripe, edge) = (*peer, *track, 0, None);
+            if !changes.left.contains(&peer) {
+                edges.push(DecidedEdge {
+                    peer,
+                    track,
+                    stripe,
+                    edge,
+                });
+            }
+        }
+        for node in &changes.nodes {
+            if let Some((decided, before)) = self.forest.decide(*node) {
+                self.note_acquaintance(&decided, before);
+                edges.push(decided);
+            }
+        }
+        edges.sort_by_key(|edge| (edge.peer, edge.track));
+        edges
+    }
+
     /// Remembers whom a peer has just had as its source: its word about it may be on its way.
-    fn note_acquaintance(&mut self, edge: DecidedEdge, before: Option<DecidedEdge>) {
-        let Some(before) = before else { return };
-        for source in [before.source, before.moving_from] {
+    fn note_acquaintance(&mut self, decided: &DecidedEdge, before: Option<Edge>) {
+        let (Some(edge), Some(before)) = (decided.edge, before) else {
+            return;
+        };
+        for source in [Some(before.source), before.moving_from] {
             if let Some(Source::Peer(parent)) = source
-                && edge.source != source
+                && Some(edge.source) != source
                 && edge.moving_from != source
             {
-                self.acquainted.note((edge.peer, parent), self.now);
+                self.acquainted.note((decided.peer, parent), self.now);
             }
         }
     }
 
-    pub(super) fn take_committed(&mut self, index: u64) {
+    pub(super) fn take_committed(&mut self, index: u64, entries: usize) {
         let generation = Generation {
             index,
             ..self.generation
         };
-        let Some(send) = self.dispatch.committed(generation) else {
+        let Some(send) = self.dispatch.committed(generation, entries) else {
             return;
         };
         self.generation = generation;

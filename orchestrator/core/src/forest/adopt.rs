@@ -30,7 +30,7 @@ impl Forest {
         let mut claims: BTreeMap<TrackIndex, Claims> = BTreeMap::new();
         let mut peers = Vec::new();
         for one in returning {
-            let peer = self.add_peer(one.peer, one.role, one.upload_bps);
+            let peer = self.add_peer(one.peer, one.role, one.upload_bps, now);
             self.peer_mut(peer).wanted = one.wanted;
             self.set_session(peer, one.session);
             for (track, held) in self.held_tracks(peer, one.held) {
@@ -90,7 +90,7 @@ impl Forest {
     /// Puts the node where it says that it is, if that is legal; otherwise where it says that it would
     /// go; otherwise anywhere.
     fn adopt_node(&mut self, node: NodeRef, held: &HeldEdge, now: Duration) -> bool {
-        self.node_mut(node).warm = true;
+        self.warm_up(node);
         let kept = match held.source {
             Source::Cdn => Some(Place::Cdn),
             Source::Peer(parent) => self.held_parent(node, parent).map(Place::Under),

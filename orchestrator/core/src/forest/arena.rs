@@ -96,6 +96,19 @@ impl<T> Arena<T> {
         }
     }
 
+    /// Walks through all values, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Handle<T>, &T)> {
+        let slots = (0..).zip(&self.slots);
+        slots.filter_map(|(index, slot)| {
+            let handle = Handle {
+                index,
+                generation: slot.generation,
+                of: PhantomData,
+            };
+            slot.value.as_ref().map(|value| (handle, value))
+        })
+    }
+
     pub(crate) fn remove(&mut self, handle: Handle<T>) -> Option<T> {
         let slot = self.slots.get_mut(handle.index as usize)?;
         if slot.generation != handle.generation {

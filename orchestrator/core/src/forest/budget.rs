@@ -166,6 +166,7 @@ impl Forest {
             for child in leaving.collect::<Vec<_>>() {
                 if let Some(former) = &mut self.node_mut(child).former {
                     former.evicted = true;
+                    self.noted(child);
                 }
             }
         }

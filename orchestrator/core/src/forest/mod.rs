@@ -21,6 +21,7 @@ pub(crate) mod node;
 mod peers;
 mod place;
 mod repair;
+mod restore;
 mod roots;
 mod succession;
 mod tracks;
@@ -33,11 +34,10 @@ use node::{Flow, Node, NodeRef, Peer, PeerRef, Place, Tree, count};
 
 pub(crate) use adopt::Returning;
 
-use crate::commands::DecidedEdge;
-use crate::events::PeerRole;
 use crate::ids::{PeerId, Source, TrackIndex, TrackName};
-use crate::pairs::Pairs;
+use crate::pairs::{Pair, Pairs};
 use crate::policy::Policy;
+use crate::state::{DecidedEdge, Edge};
 
 /// How much one event made the forest do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,8 +53,14 @@ pub(crate) struct Work {
 /// What one event changed.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    pub(crate) joined: BTreeMap<PeerId, PeerRole>,
+    pub(crate) policy: bool,
+    pub(crate) tracks: bool,
+    pub(crate) joined: BTreeSet<PeerId>,
     pub(crate) left: BTreeSet<PeerId>,
+    /// Peers that offer or want something else, the new ones included.
+    pub(crate) offers: BTreeSet<PeerId>,
+    pub(crate) parted: BTreeMap<Pair, Duration>,
+    /// Nodes whose record may differ.
     pub(crate) nodes: BTreeSet<NodeRef>,
     pub(crate) removed: BTreeSet<(PeerId, TrackIndex)>,
     /// Peers whose assignment may differ.
@@ -177,6 +183,11 @@ impl Forest {
         Some(standby.map_or(Source::Cdn, Source::Peer))
     }
 
+    /// Whether the peer's assignment may differ from what the last entry had.
+    pub(crate) fn is_touched(&self, peer: PeerId) -> bool {
+        self.changes.peers.contains(&peer)
+    }
+
     /// Hands over what was changed since the last call.
     pub(crate) fn take_changes(&mut self) -> Changes {
         core::mem::take(&mut self.changes)
@@ -189,20 +200,42 @@ impl Forest {
 
     /// Returns the node's edge if the last entry had it otherwise, with the edge that it had there, and
     /// takes it for entered.
-    pub(crate) fn decide(&mut self, node: NodeRef) -> Option<(DecidedEdge, Option<DecidedEdge>)> {
+    pub(crate) fn decide(&mut self, node: NodeRef) -> Option<(DecidedEdge, Option<Edge>)> {
         let record = self.nodes.get(node)?;
-        let edge = DecidedEdge {
-            peer: self.id_of(node),
-            track: record.track,
-            stripe: 0,
-            source: self.source_at(record.source),
+        let is_root = record.source == Place::Cdn;
+        let edge = Edge {
+            source: self.source_at(record.source)?,
             moving_from: record
                 .former
                 .and_then(|former| self.source_at(former.place)),
+            evicted: record.former.is_some_and(|former| former.evicted),
             successor: record.successor.map(|successor| self.id_of(successor)),
+            warm: record.warm,
+            deadline: record.deadline,
+            hold_until: record.hold_until,
+            root_since: if is_root { record.root_since } else { 0 },
         };
+        let (peer, track, stripe) = (self.id_of(node), record.track, 0);
         let before = self.node_mut(node).decided.replace(edge);
-        (before != Some(edge)).then_some((edge, before))
+        let edge = Some(edge);
+        let decided = DecidedEdge {
+            peer,
+            track,
+            stripe,
+            edge,
+        };
+        (before != edge).then_some((decided, before))
+    }
+
+    /// Notes that the node's record may differ in what its peer need not know.
+    fn noted(&mut self, node: NodeRef) {
+        self.changes.nodes.insert(node);
+    }
+
+    /// Notes that data has flowed to the node: it may have children.
+    fn warm_up(&mut self, node: NodeRef) {
+        self.node_mut(node).warm = true;
+        self.noted(node);
     }
 
     /// Notes that the node's edge, and so its peer's assignment, may differ.

@@ -27,6 +27,7 @@ const MOST_GIVEN_UP: usize = 32;
 impl Forest {
     pub(super) fn set_deadline(&mut self, node: NodeRef, deadline: Option<Duration>) {
         let old = core::mem::replace(&mut self.node_mut(node).deadline, deadline);
+        self.noted(node);
         old.map(|old| self.deadlines.remove(&(old, node)));
         deadline.map(|new| self.deadlines.insert((new, node)));
     }
@@ -90,9 +91,8 @@ impl Forest {
     pub(crate) fn arrived(&mut self, node: NodeRef) {
         self.release_former(node);
         self.set_deadline(node, None);
-        let record = self.node_mut(node);
-        record.warm = true;
-        record.flow = Flow::Flowing;
+        self.warm_up(node);
+        self.node_mut(node).flow = Flow::Flowing;
         self.reindex_peer(self.node(node).peer);
     }
 
@@ -138,6 +138,7 @@ impl Forest {
 
     pub(super) fn hold(&mut self, node: NodeRef, until: Duration) {
         self.node_mut(node).hold_until = until;
+        self.noted(node);
     }
 
     /// Ends the joins and moves whose time is over.

@@ -6,9 +6,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::arena::Handle;
-use crate::commands::DecidedEdge;
 use crate::events::PeerRole;
 use crate::ids::{PeerId, Source, TrackIndex, TrackName};
+use crate::state::Edge;
 
 pub(crate) type PeerRef = Handle<Peer>;
 pub(crate) type NodeRef = Handle<Node>;
@@ -53,6 +53,7 @@ pub(crate) struct Peer {
     pub(crate) shunned_until: Option<Duration>,
     /// As the peer named them; empty: the defaults.
     pub(crate) wanted: Vec<TrackName>,
+    pub(crate) joined_at: Duration,
     pub(crate) nodes: BTreeMap<TrackIndex, NodeRef>,
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct Node {
     pub(crate) open_key: Option<OpenKey>,
     pub(crate) root_key: Option<RootKey>,
     /// The node as the last entry had it.
-    pub(crate) decided: Option<DecidedEdge>,
+    pub(crate) decided: Option<Edge>,
 }
 
 impl Node {
@@ -206,6 +207,28 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
+    /// Makes a tree without members, of a track that costs nothing yet.
+    pub(crate) fn new(name: TrackName, default: bool) -> Self {
+        Self {
+            name,
+            default,
+            rate_bps: 0,
+            measured: false,
+            cost: 1,
+            members: BTreeSet::new(),
+            open: BTreeSet::new(),
+            roots: BTreeSet::new(),
+            unprotected: BTreeSet::new(),
+            protect_cursor: None,
+            demote_cursor: None,
+            levels: BTreeSet::new(),
+            rose: Duration::ZERO,
+            rise_cursor: None,
+            shaken: Duration::ZERO,
+            alarmed: false,
+        }
+    }
+
     pub(crate) fn deepest(&self) -> u32 {
         self.levels.last().map_or(0, |(depth, _)| *depth)
     }

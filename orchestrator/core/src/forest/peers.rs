@@ -7,10 +7,17 @@ use super::Forest;
 use super::node::{Peer, PeerRef};
 use crate::events::PeerRole;
 use crate::ids::PeerId;
+use crate::pairs::Change;
 
 impl Forest {
     /// Adds a peer without nodes; see [`Forest::want`].
-    pub(crate) fn add_peer(&mut self, id: PeerId, role: PeerRole, upload_bps: u64) -> PeerRef {
+    pub(crate) fn add_peer(
+        &mut self,
+        id: PeerId,
+        role: PeerRole,
+        upload_bps: u64,
+        now: Duration,
+    ) -> PeerRef {
         let peer = self.peers.insert(Peer {
             id,
             role,
@@ -20,10 +27,12 @@ impl Forest {
             distrusted: false,
             shunned_until: None,
             wanted: Vec::new(),
+            joined_at: now,
             nodes: BTreeMap::new(),
         });
         self.by_id.insert(id, peer);
-        self.changes.joined.insert(id, role);
+        self.changes.joined.insert(id);
+        self.changes.offers.insert(id);
         peer
     }
 
@@ -43,9 +52,23 @@ impl Forest {
         self.reindex_peer(peer);
     }
 
-    /// Plans nothing between the two until then; their edges of now are another matter.
+    /// Plans nothing between the two until then; their edges of now are another matter. Ends are whole
+    /// seconds, so that what is said ten times in a second is one change.
     pub(crate) fn part(&mut self, one: PeerId, other: PeerId, until: Duration) {
-        self.pairs.part(one, other, until);
+        let whole = Duration::from_secs(until.as_secs());
+        let up = Duration::from_secs(u64::from(whole < until));
+        let change = self.pairs.part(one, other, whole + up);
+        self.note_parting(change, one, other);
+    }
+
+    /// Plans nothing between the two for good.
+    pub(crate) fn separate(&mut self, one: PeerId, other: PeerId) {
+        let change = self.pairs.separate(one, other);
+        self.note_parting(change, one, other);
+    }
+
+    fn note_parting(&mut self, change: Change, one: PeerId, other: PeerId) {
+        self.changes.parted.extend(change.added);
         self.touched(one);
         self.touched(other);
     }

@@ -35,7 +35,8 @@ impl Forest {
             }
             self.by_id.remove(&record.id);
             self.changes.peers.remove(&record.id);
-            if self.changes.joined.remove(&record.id).is_none() {
+            self.changes.offers.remove(&record.id);
+            if !self.changes.joined.remove(&record.id) {
                 self.changes.left.insert(record.id);
             }
         }
@@ -230,7 +231,7 @@ impl Forest {
     /// Attaches a node to the parent that it takes its data from already, which is proof that the
     /// parent has some.
     pub(super) fn attach_as_found(&mut self, node: NodeRef, parent: NodeRef) {
-        self.node_mut(parent).warm = true;
+        self.warm_up(parent);
         self.make_room(parent);
         self.attach(node, Place::Under(parent));
     }
@@ -238,7 +239,7 @@ impl Forest {
     /// A child has switched by itself. Adopts that if it is legal; otherwise plans another place.
     pub(crate) fn adopt_switch(&mut self, node: NodeRef, to: Option<Place>, now: Duration) {
         self.shake(self.node(node).track, now);
-        self.node_mut(node).warm = true;
+        self.warm_up(node);
         self.release_former(node);
         self.detach(node);
         match to {

@@ -10,6 +10,7 @@ use super::node::{NodeRef, PeerRef, Tree};
 use crate::events::{PeerRole, TrackInfo};
 use crate::ids::{TrackIndex, TrackName};
 use crate::policy::Policy;
+use crate::state::TrackRecord;
 
 /// What a track is taken to need before it has been measured.
 const ASSUMED_RATE_BPS: u64 = 2_000_000;
@@ -24,9 +25,22 @@ impl Forest {
             .map(|(track, _)| *track)
     }
 
+    /// Returns the tracks as they are planned for.
+    pub(crate) fn track_records(&self) -> Vec<TrackRecord> {
+        let record = |(index, tree): (&TrackIndex, &Tree)| TrackRecord {
+            index: *index,
+            name: tree.name.clone(),
+            default: tree.default,
+            rate_bps: tree.rate_bps,
+            measured: tree.measured,
+        };
+        self.trees.iter().map(record).collect()
+    }
+
     /// Takes in the tracks: trees of those that are gone go, and every peer gets what it wants of the
     /// new ones.
     pub(crate) fn set_tracks(&mut self, tracks: &[TrackInfo], now: Duration) {
+        self.changes.tracks = true;
         let same = |tree: &Tree, info: &TrackInfo| tree.name == info.name;
         let gone: Vec<_> = self
             .trees
@@ -55,22 +69,9 @@ impl Forest {
             return;
         }
         let tree = Tree {
-            name: info.name.clone(),
-            default: info.default,
             rate_bps: ASSUMED_RATE_BPS,
-            measured: false,
             cost: self.policy.edge_cost(ASSUMED_RATE_BPS),
-            members: BTreeSet::new(),
-            open: BTreeSet::new(),
-            roots: BTreeSet::new(),
-            unprotected: BTreeSet::new(),
-            protect_cursor: None,
-            demote_cursor: None,
-            levels: BTreeSet::new(),
-            rose: Duration::ZERO,
-            rise_cursor: None,
-            shaken: Duration::ZERO,
-            alarmed: false,
+            ..Tree::new(info.name.clone(), info.default)
         };
         self.trees.insert(info.index, tree);
     }
@@ -109,6 +110,7 @@ impl Forest {
         if tree.measured && rate_bps <= tree.rate_bps && !falls {
             return;
         }
+        self.changes.tracks = true;
         tree.measured = true;
         tree.rate_bps = rate_bps;
         tree.cost = self.policy.edge_cost(rate_bps);
@@ -122,7 +124,11 @@ impl Forest {
 
     /// Takes in another policy.
     pub(crate) fn set_policy(&mut self, policy: Policy, now: Duration) {
+        if self.policy == policy {
+            return;
+        }
         self.policy = policy;
+        self.changes.policy = true;
         for tree in self.trees.values_mut() {
             tree.cost = self.policy.edge_cost(tree.rate_bps);
         }
@@ -162,7 +168,12 @@ impl Forest {
     /// Takes in what a peer wants; empty: the default tracks.
     pub(crate) fn want(&mut self, peer: PeerRef, mut tracks: Vec<TrackName>, now: Duration) {
         tracks.truncate(MOST_TRACKS);
-        self.peer_mut(peer).wanted = tracks;
+        let record = self.peer_mut(peer);
+        if record.wanted != tracks {
+            record.wanted = tracks;
+            let id = record.id;
+            self.changes.offers.insert(id);
+        }
         self.take_wanted(peer, now);
     }
 
@@ -213,6 +224,7 @@ impl Forest {
         (record.role, record.upload_bps) = (role, upload_bps);
         let id = record.id;
         self.touched(id);
+        self.changes.offers.insert(id);
         if role == PeerRole::Consumer {
             self.bereave(peer, now);
         }

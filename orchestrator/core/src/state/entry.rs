@@ -67,8 +67,6 @@ pub struct Offer {
     /// When it joined, in channel time.
     #[serde(with = "millis")]
     pub joined_at: Duration,
-    /// The attachment with which it joined.
-    pub joined_with: u64,
 }
 
 /// Where one peer takes one stripe of one track from.
@@ -223,7 +221,6 @@ mod tests {
             upload_bps: 4_000_000,
             wanted: vec!["v0".parse().unwrap(), "a-en".parse().unwrap()],
             joined_at: Duration::from_millis(1_800_000_000_000),
-            joined_with: 3,
         };
         let edge = Edge {
             source: Source::Peer(other),

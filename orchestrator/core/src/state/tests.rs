@@ -53,7 +53,6 @@ fn joins(peer: u64) -> DecidedPeer {
             upload_bps: peer,
             wanted: Vec::<TrackName>::new(),
             joined_at: Duration::from_millis(1),
-            joined_with: 1,
         },
     }
 }

@@ -31,7 +31,16 @@ fn engine() -> ChannelEngine {
     let mut engine = ChannelEngine::new(config, Duration::ZERO);
     let tracks = vec![info(0, 1_500_000)];
     engine.handle(ChannelEvent::TracksChanged { tracks }, Duration::ZERO);
-    assert_eq!(engine.poll_command(), None, "tracks alone decide nothing");
+    let Some(ChannelCommand::Commit { entry }) = engine.poll_command() else {
+        panic!("a new owner has to know the tracks")
+    };
+    assert_eq!(entry.tracks.unwrap()[0].rate_bps, 1_500_000);
+    let committed = ChannelEvent::Committed {
+        index: 1,
+        entries: 1,
+    };
+    engine.handle(committed, Duration::ZERO);
+    assert_eq!(engine.poll_command(), None, "there is nobody to tell");
     engine
 }
 
@@ -42,12 +51,18 @@ fn nobody_is_told_before_the_commit_and_then_with_its_generation() {
     let Some(ChannelCommand::Commit { entry }) = engine.poll_command() else {
         panic!("no entry")
     };
-    assert_eq!(entry.version, ENTRY_VERSION);
-    assert_eq!(entry.joined, [(peer(1), Contributor)]);
+    assert_eq!(entry.version, state::ENTRY_VERSION);
+    assert_eq!(entry.peers.len(), 1);
+    assert_eq!(
+        (entry.peers[0].peer, entry.peers[0].record.role),
+        (peer(1), Contributor)
+    );
+    assert_eq!(entry.told, [peer(1)]);
     assert_eq!(entry.edges.len(), 1);
-    assert_eq!(entry.edges[0].source, Some(Source::Cdn));
+    assert_eq!(entry.edges[0].edge.unwrap().source, Source::Cdn);
     assert_eq!(engine.poll_command(), None, "not committed yet");
-    engine.handle(ChannelEvent::Committed { index: 41 }, Duration::ZERO);
+    let committed = |index| ChannelEvent::Committed { index, entries: 1 };
+    engine.handle(committed(41), Duration::ZERO);
     let Some(ChannelCommand::Assign {
         peer: to,
         assignment,
@@ -79,7 +94,8 @@ fn a_failed_commit_ends_the_engine() {
     engine.handle(ChannelEvent::SessionOpened(opened(1, 1)), Duration::ZERO);
     engine.handle(ChannelEvent::CommitFailed, Duration::ZERO);
     assert_eq!(engine.poll_command(), Some(ChannelCommand::Rebuild));
-    engine.handle(ChannelEvent::Committed { index: 1 }, Duration::ZERO);
+    let (index, entries) = (1, 1);
+    engine.handle(ChannelEvent::Committed { index, entries }, Duration::ZERO);
     engine.handle(ChannelEvent::SessionOpened(opened(2, 1)), Duration::ZERO);
     assert_eq!((engine.poll_command(), engine.poll_timeout()), (None, None));
 }
@@ -87,10 +103,11 @@ fn a_failed_commit_ends_the_engine() {
 #[test]
 fn an_answer_that_nobody_waits_for_changes_nothing() {
     let mut engine = engine();
-    engine.handle(ChannelEvent::Committed { index: 9 }, Duration::ZERO);
+    let (index, entries) = (9, 1);
+    engine.handle(ChannelEvent::Committed { index, entries }, Duration::ZERO);
     assert_eq!(
         (engine.poll_command(), engine.generation().index),
-        (None, 0)
+        (None, 1)
     );
 }
 

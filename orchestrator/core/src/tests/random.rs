@@ -76,6 +76,7 @@ struct Run {
     world: World,
     model: Model,
     digest: DefaultHasher,
+    events: u32,
 }
 
 impl Run {
@@ -87,6 +88,7 @@ impl Run {
             world,
             model: Model::default(),
             digest: DefaultHasher::new(),
+            events: 0,
         };
         run.set_tracks(TRACKS);
         run
@@ -241,6 +243,7 @@ impl Run {
                     report,
                 });
             }
+            85..=86 => self.fail_over(b, n),
             83..=84 => {
                 // It starts anew with its old id.
                 let actor = world.actors.get_mut(&peer(one)).unwrap();
@@ -338,6 +341,32 @@ impl Run {
         }
     }
 
+    /// The owner is gone. Some gateways say at once who is attached; the other peers come back as the dice
+    /// fall, or are given up.
+    fn fail_over(&mut self, lot: u64, n: u32) {
+        let attached = self.world.actors.iter().filter(|(_, actor)| actor.session);
+        let attached: Vec<_> = attached.map(|(id, _)| id.0).collect();
+        if self.world.engine.is_recovering() {
+            // Who was awaited is in no record.
+            let state = &self.world.state;
+            self.model
+                .wants
+                .retain(|peer, _| state.peer(*peer).is_some());
+            self.model
+                .roles
+                .retain(|peer, _| state.peer(*peer).is_some());
+        }
+        self.world.fail_over();
+        for (place, id) in (0..).zip(attached) {
+            if n.is_multiple_of(2) || lot >> (place % 64) & 1 == 1 {
+                self.attach(id);
+            }
+        }
+        if n.is_multiple_of(3) {
+            self.world.event(ChannelEvent::AbsenceCounts);
+        }
+    }
+
     fn attach(&mut self, id: u64) {
         let actor = &self.world.actors[&peer(id)];
         let (role, names) = (actor.role, actor.tracks.clone());
@@ -350,6 +379,10 @@ impl Run {
     fn verify(&mut self, what: &str) {
         self.take_alarms();
         self.model.verify(&self.world, what);
+        self.events += 1;
+        if self.events.is_multiple_of(7) {
+            self.world.verify_rebuild(what);
+        }
         for (peer, assignment) in core::mem::take(&mut self.world.sent) {
             (peer, format!("{assignment:?}")).hash(&mut self.digest);
         }

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forest::Work;
+use crate::state::{ChannelState, Entry, LogPosition, Outcome};
 use crate::*;
 
 pub(super) fn track(name: &str) -> TrackName {
@@ -40,6 +41,9 @@ pub(super) struct Actor {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) engine: ChannelEngine,
+    /// What the entries have made of the channel's replicated state.
+    pub(super) state: ChannelState,
+    pub(super) term: u64,
     pub(super) now: Duration,
     pub(super) index: u64,
     pub(super) actors: BTreeMap<PeerId, Actor>,
@@ -65,6 +69,7 @@ impl World {
     }
 
     pub(super) fn empty(policy: Policy, recovering: bool) -> Self {
+        let state = ChannelState::new(1, policy.clone());
         let config = ChannelConfig {
             policy,
             incarnation: 1,
@@ -72,6 +77,8 @@ impl World {
             recovering,
         };
         Self {
+            state,
+            term: 1,
             engine: ChannelEngine::new(config, Duration::ZERO),
             now: Duration::ZERO,
             index: 0,
@@ -86,9 +93,11 @@ impl World {
         }
     }
 
-    /// Restarts the orchestrator: sessions are lost, peers keep what they have.
+    /// Restarts an orchestrator that has lost its state: peers keep what they have.
     pub(super) fn restart(&mut self, policy: Policy) {
         let incarnation = self.engine.generation().incarnation + 1;
+        self.state = ChannelState::new(incarnation, policy.clone());
+        self.term = 1;
         let config = ChannelConfig {
             policy,
             incarnation,
@@ -96,9 +105,65 @@ impl World {
             recovering: true,
         };
         self.engine = ChannelEngine::new(config, self.now);
+        self.lose_sessions();
+    }
+
+    fn lose_sessions(&mut self) {
         self.actors
             .values_mut()
             .for_each(|actor| actor.session = false);
+    }
+
+    /// The owner is gone; another goes on from the replicated state. Nobody is attached to it yet.
+    pub(super) fn fail_over(&mut self) {
+        self.term += 1;
+        self.engine = self.rebuilt();
+        self.lose_sessions();
+        self.verify("a failover");
+    }
+
+    /// Returns the engine that another owner would have now.
+    pub(super) fn rebuilt(&self) -> ChannelEngine {
+        ChannelEngine::from_state(&self.state, self.term, self.now)
+    }
+
+    /// A new owner would have everything as this one has it, but for the sessions and what is known only
+    /// through them.
+    pub(super) fn verify_rebuild(&self, what: &str) {
+        let rebuilt = self.rebuilt();
+        let findings = rebuilt.check();
+        assert!(findings.is_empty(), "rebuilt after {what}: {findings:#?}");
+        let again = format!("{:?}", self.rebuilt());
+        assert_eq!(format!("{rebuilt:?}"), again, "two rebuilds after {what}");
+        let live = self.engine.topology().into_iter();
+        let live: Vec<_> = live.filter(|row| row.source.is_some()).collect();
+        let rows = rebuilt.topology();
+        assert_eq!(rows.len(), live.len(), "after {what}");
+        for (row, mut live) in rows.into_iter().zip(live) {
+            (live.session, live.health) = (false, None);
+            if matches!(live.state, NodeState::Repairing | NodeState::Bypass) {
+                live.state = row.state;
+            }
+            assert_eq!(row, live, "after {what}");
+            let told = |engine: &ChannelEngine| engine.told(row.peer);
+            assert_eq!(told(&rebuilt), told(&self.engine), "after {what}");
+        }
+        assert_eq!(rebuilt.suspects(), self.engine.suspects(), "after {what}");
+        let lasting = |engine: &ChannelEngine| {
+            let mut pairs = engine.pairs().clone();
+            pairs.expire(self.now);
+            pairs.iter().collect::<Vec<_>>()
+        };
+        assert_eq!(lasting(&rebuilt), lasting(&self.engine), "after {what}");
+    }
+
+    /// Takes an entry's way through the log: as bytes, and into the state.
+    fn replicate(&mut self, entry: &Entry) {
+        let bytes = entry.encode().unwrap();
+        let entry = Entry::decode(&bytes).unwrap();
+        let (term, index) = (self.term, self.index);
+        let outcome = self.state.apply(&entry, LogPosition { term, index });
+        assert_eq!(outcome, Outcome::Applied, "{entry:#?}");
     }
 
     pub(super) fn event(&mut self, event: ChannelEvent) {
@@ -128,9 +193,11 @@ impl World {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 ChannelCommand::Commit { entry } => {
-                    self.entries.push(entry);
                     self.index += 1;
-                    self.handle(ChannelEvent::Committed { index: self.index });
+                    self.replicate(&entry);
+                    self.entries.push(entry);
+                    let (index, entries) = (self.index, 1);
+                    self.handle(ChannelEvent::Committed { index, entries });
                     self.verify("committed");
                 }
                 ChannelCommand::Assign { peer, assignment } => {

@@ -149,8 +149,9 @@ impl ChannelActor {
             ChannelCommand::Commit { entry } => {
                 self.index += 1;
                 tracing::debug!(channel = %self.start.channel, index = self.index, edges = entry.edges.len(), "committed");
-                self.engine
-                    .handle(ChannelEvent::Committed { index: self.index }, now);
+                let (index, entries) = (self.index, 1);
+                let committed = ChannelEvent::Committed { index, entries };
+                self.engine.handle(committed, now);
             }
             ChannelCommand::Assign { peer, assignment } => self.outlet.assign(peer, assignment),
             ChannelCommand::Raise(alarm) => self.raise(&alarm),
