@@ -6,6 +6,8 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod witness;
+
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
