@@ -87,7 +87,7 @@ fn a_hundred_kills() -> Result<(), String> {
             expected.acknowledged
         ));
     }
-    println!(
+    eprintln!(
         "{} entries acknowledged, {ROUNDS} kills, none missing",
         expected.acknowledged
     );
