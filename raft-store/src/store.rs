@@ -37,7 +37,8 @@ pub struct StoreOptions {
     pub snapshots_required: bool,
     /// Bytes of sled's page cache.
     pub cache_bytes: u64,
-    /// Nothing is written while the disk has less free than this.
+    /// Nothing is written while the disk has less free than this. With 0 nobody looks, and a full disk is
+    /// noticed only when sled runs into it, which costs an opening of the database.
     pub reserve_bytes: u64,
     /// Bounds of what waits for the disk.
     pub limits: QueueLimits,

@@ -29,7 +29,10 @@ fn write<S: Snapshots>(snapshots: &S, group: u64, covers: u64, bytes: &[u8]) {
     snapshots.finish(writer).expect("finished");
 }
 
-fn read<S: Snapshots>(snapshots: &S, group: u64) -> io::Result<Option<(u64, Vec<u8>, Vec<u8>)>> {
+/// What it covers, its meta, its body.
+type Found = (u64, Vec<u8>, Vec<u8>);
+
+fn read<S: Snapshots>(snapshots: &S, group: u64) -> io::Result<Option<Found>> {
     let Some(mut snapshot) = snapshots.latest(group)? else {
         return Ok(None);
     };

@@ -18,7 +18,7 @@ use super::{GroupStore, append_later, body, entry, log_id, options, read, vote};
 pub const GROUPS: u64 = 4;
 
 /// What an entry carries: enough to know it again.
-fn payload(group: u64, term: u64, index: u64) -> Vec<u8> {
+pub fn payload(group: u64, term: u64, index: u64) -> Vec<u8> {
     let mut random = SmallRng::seed_from_u64(group << 48 ^ term << 24 ^ index);
     let length = if random.random_ratio(1, 50) {
         30_000
