@@ -30,6 +30,8 @@ const DEFAULT_TARGET: Duration = Duration::from_secs(4);
 pub(crate) struct Subscribed {
     /// When it was made.
     pub(crate) since: Duration,
+    /// When the other said last that it has a source again; else, when it was made.
+    pub(crate) resumed: Duration,
     /// The object that it began with; absent: the newest that the other had then.
     pub(crate) from: Option<ObjectKey>,
     /// The newest object whose descriptor came by it.
@@ -130,6 +132,8 @@ pub(crate) struct Track {
     pub(crate) cdn_flowed: bool,
     /// When a chunk that was missing last came, from anywhere.
     pub(crate) progress: Duration,
+    /// When a source began last, or began again.
+    pub(crate) begun: Duration,
     /// How long a chunk takes to come while some are missing, smoothed.
     pub(crate) chunk_interval: Duration,
     pub(crate) unsigned: BTreeMap<ObjectKey, Unsigned>,
@@ -171,6 +175,7 @@ impl Track {
             root_since: None,
             cdn_flowed: false,
             progress: now,
+            begun: now,
             chunk_interval: Duration::ZERO,
             unsigned: BTreeMap::new(),
             bypass: Bypass::default(),
@@ -234,10 +239,15 @@ impl Track {
     /// A chunk came that was missing, of an object that was known since `arrived`.
     pub(crate) fn on_progress(&mut self, arrived: Duration, now: Duration) {
         let sample = now
-            .saturating_sub(self.progress.max(arrived))
+            .saturating_sub(self.progress.max(arrived).max(self.begun))
             .min(MAX_INTERVAL);
         self.chunk_interval = self.chunk_interval - self.chunk_interval / 8 + sample / 8;
         self.progress = now;
+    }
+
+    /// A source begins, or begins again: how long there was none says nothing about its pace.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.begun = now;
     }
 
     /// Whether an object comes by a subscription without being asked for by name.

@@ -144,11 +144,15 @@ impl RelayEngine {
             return;
         };
         let expected = core::time::Duration::from_millis(u64::from(expected_ms)).min(MAX_REPAIR);
-        let known = &mut self.tracks[t].repairing_peers;
+        let (now, track) = (self.now, &mut self.tracks[t]);
+        let known = &mut track.repairing_peers;
         if repairing {
-            known.entry(peer).or_insert((self.now, self.now + expected));
-        } else {
-            known.remove(&peer);
+            known.entry(peer).or_insert((now, now + expected));
+        } else if known.remove(&peer).is_some()
+            && let Some(subscribed) = track.subscribed.get_mut(&peer)
+        {
+            subscribed.resumed = now;
+            track.begin(now);
         }
         self.dirty = true;
     }
@@ -353,6 +357,7 @@ impl RelayEngine {
             return;
         };
         let (from, silent) = (object.from, object.published_unverified);
+        let arrived = object.arrived;
         let in_turn = object.player_waits.take().is_none();
         let fetch = object.fetch.take();
         self.counters.objects_completed += 1;
@@ -372,7 +377,7 @@ impl RelayEngine {
             }
             self.tracks[t].playout.make_available(&key, now);
             if in_turn {
-                self.judge_source(t, from);
+                self.judge_source(t, from, arrived);
             }
         }
         self.dirty = true;

@@ -148,11 +148,13 @@ impl RelayEngine {
         let cursor = self.cursor(t, track);
         let subscribed = Subscribed {
             since: self.now,
+            resumed: self.now,
             from: cursor.map(|cursor| cursor.object),
             stated: None,
             flowed: false,
         };
         self.tracks[t].subscribed.insert(peer, subscribed);
+        self.tracks[t].begin(self.now);
         self.send(
             peer,
             &Frame::Subscribe(Subscribe {
@@ -315,14 +317,21 @@ impl RelayEngine {
     }
 
     /// A source that lives but brings too little is reported: the tree must change, not the player.
-    pub(super) fn judge_source(&mut self, t: usize, from: Provenance) {
+    /// `arrived` is when the object's descriptor came: a source is not to be blamed for what was left
+    /// undone before it had something to send, nor for the time that it takes to make up for that.
+    pub(super) fn judge_source(&mut self, t: usize, from: Provenance, arrived: Duration) {
         let now = self.now;
         let track = &mut self.tracks[t];
         let Some(Source::Peer(peer)) = track.decision.active else {
             return;
         };
+        let begun = track
+            .subscribed
+            .get(&peer)
+            .map(|subscribed| subscribed.resumed);
+        let answers_for = begun.is_some_and(|begun| arrived >= begun + track.target());
         let steady = track.decision.flowing && track.assignment.source == Some(Source::Peer(peer));
-        if !steady || from.parent_bytes == from.total() {
+        if !steady || !answers_for || from.parent_bytes == from.total() {
             track.late_objects = 0;
             return;
         }
