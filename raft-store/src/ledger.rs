@@ -386,3 +386,190 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database as the batches leave it.
+    #[derive(Default)]
+    struct Played(BTreeMap<Key, Vec<u8>>);
+
+    impl Played {
+        fn commit(&mut self, ledger: &mut Ledger, ops: &[(GroupId, Op)]) -> Vec<Progress> {
+            let mut batch = Batch::default();
+            let done = ops
+                .iter()
+                .map(|(group, op)| ledger.apply(*group, op, &mut batch));
+            let done = done.collect::<Result<_, _>>().expect("applied");
+            ledger.seal_batch(&mut batch).expect("sealed");
+            for (key, value) in batch.writes {
+                match value {
+                    Some(value) => self.0.insert(key, value),
+                    None => self.0.remove(&key),
+                };
+            }
+            done
+        }
+
+        fn entries(&self, group: GroupId) -> Vec<u64> {
+            let keys = self
+                .0
+                .keys()
+                .filter(|key| key.kind == Kind::Entry && key.group == group);
+            keys.filter(|key| key.part == 0)
+                .map(|key| key.index)
+                .collect()
+        }
+    }
+
+    fn append(first: u64, count: usize) -> Op {
+        Op::Append {
+            first,
+            bodies: vec![vec![7; 10]; count],
+        }
+    }
+
+    #[test]
+    fn a_purge_is_spread_over_batches_and_all_groups_get_their_turn() {
+        let (mut ledger, mut played) = (Ledger::default(), Played::default());
+        played.commit(&mut ledger, &[(1, append(0, 1000)), (2, append(0, 300))]);
+        let purge = |upto| Op::Purge { upto, mark: vec![] };
+        played.commit(&mut ledger, &[(1, purge(899)), (2, purge(199))]);
+        assert_eq!(
+            ledger.range(1),
+            Some((900, 999)),
+            "what is purged is not live any more"
+        );
+        let mut left = vec![played.entries(1).len() + played.entries(2).len()];
+        while ledger.doomed() > 0 {
+            played.commit(&mut ledger, &[]);
+            left.push(played.entries(1).len() + played.entries(2).len());
+        }
+        assert_eq!(left, [1044, 788, 532, 276, 200]);
+        assert_eq!(played.entries(1), (900..1000).collect::<Vec<_>>());
+        assert_eq!(played.entries(2), (200..300).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn deletions_keep_up_with_large_batches() {
+        let (mut ledger, mut played) = (Ledger::default(), Played::default());
+        let mut next = 0;
+        for _ in 0..50 {
+            let purge = Op::Purge {
+                upto: next,
+                mark: vec![],
+            };
+            played.commit(&mut ledger, &[(1, append(next, 2000)), (1, purge)]);
+            next += 2000;
+            assert!(
+                ledger.doomed() < 6000,
+                "{} entries wait for deletion",
+                ledger.doomed()
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_truncation_takes_several_batches_from_the_end_backwards() {
+        let (mut ledger, mut played) = (Ledger::default(), Played::default());
+        played.commit(&mut ledger, &[(1, append(5, 600))]);
+        let cut = [(1, Op::Truncate { from: 10 })];
+        for left in [344, 88, 5] {
+            let progress = played.commit(&mut ledger, &cut);
+            let expected = if left == 5 {
+                Progress::Done
+            } else {
+                Progress::Partly
+            };
+            assert_eq!(progress, [expected]);
+            assert_eq!(
+                played.entries(1),
+                (5..5 + left).collect::<Vec<_>>(),
+                "no hole"
+            );
+        }
+        assert_eq!(
+            played.commit(&mut ledger, &[(1, append(10, 1))]),
+            [Progress::Done]
+        );
+    }
+
+    #[test]
+    fn a_hole_and_an_overwrite_are_refused_and_leave_no_trace() {
+        let mut ledger = Ledger::default();
+        Played::default().commit(&mut ledger, &[(1, append(3, 2))]);
+        let before = ledger.clone();
+        for first in [0, 4, 6] {
+            let mut batch = Batch::default();
+            let error = ledger
+                .apply(1, &append(first, 1), &mut batch)
+                .expect_err("refused");
+            assert_eq!(
+                error,
+                LedgerError::NotContiguous {
+                    group: 1,
+                    expected: 5,
+                    found: first
+                }
+            );
+            assert_eq!((&ledger, batch), (&before, Batch::default()));
+        }
+    }
+
+    #[test]
+    fn after_a_purge_past_the_end_the_log_goes_on_behind_it() {
+        let (mut ledger, mut played) = (Ledger::default(), Played::default());
+        let purge = Op::Purge {
+            upto: 99,
+            mark: vec![],
+        };
+        played.commit(
+            &mut ledger,
+            &[(1, append(0, 5)), (1, purge), (1, append(100, 2))],
+        );
+        played.commit(&mut ledger, &[]);
+        assert_eq!(played.entries(1), [100, 101]);
+        assert_eq!(ledger.range(1), Some((100, 101)));
+    }
+
+    #[test]
+    fn the_sum_is_that_of_the_records_that_stand() {
+        let (mut ledger, mut played) = (Ledger::default(), Played::default());
+        let ops = [
+            (1, append(0, 20)),
+            (1, Op::Vote(vec![1])),
+            (
+                2,
+                Op::Append {
+                    first: 4,
+                    bodies: vec![vec![1; 20_000]; 3],
+                },
+            ),
+            (1, Op::Vote(vec![2])),
+            (1, Op::Truncate { from: 15 }),
+            (
+                1,
+                Op::Purge {
+                    upto: 4,
+                    mark: vec![9],
+                },
+            ),
+            (2, Op::Truncate { from: 6 }),
+            (2, Op::Committed(vec![5])),
+        ];
+        for op in ops {
+            played.commit(&mut ledger, &[op]);
+            let mut again = Ledger::default();
+            let parts = played.0.iter().map(|(key, value)| (*key, value.as_slice()));
+            for record in crate::record::decode_all(parts).expect("whole") {
+                if record.key.kind != Kind::Header {
+                    again
+                        .found(record.key, record.checksum, record.parts)
+                        .expect("contiguous");
+                }
+            }
+            assert_eq!(again.seal().sum, ledger.seal().sum);
+        }
+    }
+}

@@ -245,7 +245,12 @@ impl Inner {
         let mut taken = Taken::new();
         let mut bytes = 0;
         for id in order {
-            let Some(lane) = self.lanes.get_mut(&id) else {
+            let full = bytes >= batch_bytes;
+            let Some(lane) = self
+                .lanes
+                .get_mut(&id)
+                .filter(|lane| lane.votes > 0 || !full)
+            else {
                 continue;
             };
             // A vote is never left behind for the bound's sake.
@@ -261,7 +266,7 @@ impl Inner {
             if lane.ops.is_empty() {
                 taken.extend(lane.take_committed().map(|queued| (id, queued)));
             }
-            if bytes >= batch_bytes {
+            if !full && bytes >= batch_bytes {
                 self.turn = id.wrapping_add(1);
             }
         }
@@ -284,5 +289,126 @@ impl Lane {
             bytes: 0,
             done: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn queue() -> Queue {
+        Queue::new(QueueLimits {
+            waiting_bytes: 10_000,
+            batch_bytes: 500,
+        })
+    }
+
+    fn append(first: u64) -> Op {
+        Op::Append {
+            first,
+            bodies: vec![vec![0; 200]],
+        }
+    }
+
+    fn take(queue: &Queue) -> Vec<(GroupId, Op)> {
+        let taken = queue
+            .take(true)
+            .now_or_never()
+            .expect("ready")
+            .expect("open");
+        taken
+            .into_iter()
+            .map(|(group, queued)| (group, queued.op))
+            .collect()
+    }
+
+    #[test]
+    fn a_vote_comes_first_but_after_its_own_groups_appends() {
+        let queue = queue();
+        let epochs: Vec<u64> = (0..4).map(|group| queue.open_lane(group)).collect();
+        for first in 0..4 {
+            for group in [0, 1, 3] {
+                queue
+                    .enter(
+                        group,
+                        epochs[usize::try_from(group).expect("small")],
+                        append(first),
+                        None,
+                    )
+                    .expect("entered");
+            }
+        }
+        queue
+            .enter(3, epochs[3], Op::Vote(vec![1]), None)
+            .expect("entered");
+        queue.enter(3, epochs[3], append(4), None).expect("entered");
+        let first = take(&queue);
+        // All of group 3 up to its vote, though that is more than a batch's bytes; then nothing else fits.
+        let appends = (0..4).map(|first| (3, append(first)));
+        assert_eq!(
+            first,
+            appends.chain([(3, Op::Vote(vec![1]))]).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn every_group_gets_its_turn() {
+        let queue = queue();
+        let epochs: Vec<u64> = (0..3).map(|group| queue.open_lane(group)).collect();
+        for first in 0..8 {
+            for group in 0..3 {
+                queue
+                    .enter(
+                        group,
+                        epochs[usize::try_from(group).expect("small")],
+                        append(first),
+                        None,
+                    )
+                    .expect("entered");
+            }
+        }
+        let turns: Vec<GroupId> = (0..3).map(|_| take(&queue)[0].0).collect();
+        assert_eq!(turns, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_committed_index_wakes_nobody_and_goes_with_the_next_batch() {
+        let queue = queue();
+        let epoch = queue.open_lane(1);
+        for index in [1, 2, 3] {
+            queue.set_committed(1, epoch, vec![index]).expect("set");
+        }
+        assert!(take(&queue).is_empty());
+        queue.enter(1, epoch, append(0), None).expect("entered");
+        assert_eq!(take(&queue), [(1, append(0)), (1, Op::Committed(vec![3]))]);
+    }
+
+    #[test]
+    fn the_end_lets_out_what_was_in_and_nothing_more_in() {
+        let queue = queue();
+        let epoch = queue.open_lane(1);
+        queue.enter(1, epoch, append(0), None).expect("entered");
+        queue.set_committed(1, epoch, vec![1]).expect("set");
+        queue.end(StoreError::Closed);
+        assert!(matches!(
+            queue.enter(1, epoch, append(1), None),
+            Err(StoreError::Closed)
+        ));
+        assert_eq!(take(&queue), [(1, append(0)), (1, Op::Committed(vec![1]))]);
+        assert!(queue.take(false).now_or_never().expect("ready").is_none());
+    }
+
+    #[test]
+    fn a_lane_opened_anew_refuses_the_old_handle() {
+        let queue = queue();
+        let old = queue.open_lane(1);
+        let new = queue.open_lane(1);
+        assert!(matches!(
+            queue.enter(1, old, append(0), None),
+            Err(StoreError::Superseded(1))
+        ));
+        queue.enter(1, new, append(0), None).expect("entered");
     }
 }

@@ -274,14 +274,13 @@ fn to_sled(batch: &Batch) -> sled::Batch {
     out
 }
 
-/// Commits a first batch to a database that is not in use yet.
-pub(crate) fn commit_first(db: &sled::Db, batch: &Batch) -> Result<(), String> {
-    guarded(|| {
+/// Commits a batch to a database that is not in use yet.
+pub(crate) fn commit_first(db: &sled::Db, batch: &Batch) -> Result<(), SledOpenError> {
+    let committed = guarded(|| {
         db.apply_batch(to_sled(batch))?;
         db.flush().map(|_| ())
-    })
-    .unwrap_or_else(|panic| Err(sled::Error::ReportableBug(panic)))
-    .map_err(|error: sled::Error| error.to_string())
+    });
+    committed.map_err(SledOpenError::Unreadable)?.map_err(sort)
 }
 
 /// A reader of a database that is not in use yet.

@@ -95,7 +95,7 @@ fn create(dir: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     Ledger::default()
         .seal_batch(&mut batch)
         .map_err(|error| damaged(dir, Damage::Hole(error)))?;
-    commit_first(&db, &batch).map_err(|what| damaged(dir, Damage::Unreadable(what)))?;
+    commit_synced(dir, &db, &batch)?;
     drop(db);
     sync_tree(&new).map_err(|source| cannot("sync", &new, source))?;
     let database = dir.join(DATABASE);
@@ -178,22 +178,29 @@ fn check_sync(dir: &Path, db: &sled::Db, ledger: &mut Ledger) -> Result<Seal, Op
     ledger
         .seal_batch(&mut batch)
         .map_err(|error| damaged(dir, Damage::Hole(error)))?;
-    let before = sync::count();
-    commit_first(db, &batch).map_err(|what| damaged(dir, Damage::Unreadable(what)))?;
-    let after = sync::count();
+    commit_synced(dir, db, &batch)?;
+    Ok(batch.seal)
+}
+
+/// Commits a batch and sees whether that reached the disk.
+fn commit_synced(dir: &Path, db: &sled::Db, batch: &Batch) -> Result<(), OpenError> {
     let ineffective = |reason| OpenError::SyncIneffective {
         path: dir.into(),
         reason,
     };
+    let before = sync::count();
+    let committed = commit_first(db, batch);
+    let after = sync::count();
+    if after.failed != before.failed {
+        return Err(ineffective("the operating system refuses fdatasync here"));
+    }
+    committed.map_err(|error| say(dir, error))?;
     if after.calls == before.calls {
         return Err(ineffective(
             "sled does not use this program's sync_file_range",
         ));
     }
-    if after.failed != before.failed {
-        return Err(ineffective("the operating system refuses fdatasync here"));
-    }
-    Ok(batch.seal)
+    Ok(())
 }
 
 fn say(dir: &Path, error: SledOpenError) -> OpenError {
