@@ -33,7 +33,9 @@ pub use events::{
     ChannelEvent, HeldEdge, LinkReport, LinkState, PeerReport, PeerRole, SessionOpened,
     SourceReport, SourceState, TrackInfo,
 };
-pub use ids::{ChannelId, Generation, IdError, PeerId, Source, TrackIndex, TrackName};
+pub use ids::{
+    ChannelId, Generation, IdError, NodeId, PeerId, ShardId, Source, TrackIndex, TrackName,
+};
 pub use policy::{Policy, PolicyDraft, PolicyError, PolicyMistake};
 pub use view::{Finding, NodeState, NodeView, Suspect};
 

@@ -43,11 +43,10 @@ async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
         .directory
         .all()
         .iter()
-        .map(|channel| {
-            (
-                channel.id.to_string(),
-                channel.handle.watch().borrow().audience,
-            )
+        // Each node shows the channels that it owns.
+        .filter_map(|channel| {
+            let actor = channel.actor().ok()?;
+            Some((channel.id.to_string(), actor.watch().borrow().audience))
         })
         .collect();
     metrics::observe(&audiences);

@@ -13,34 +13,45 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use espalier_orchestrator_core::{ChannelEvent, ChannelId, Policy, PolicyError};
-use espalier_proto::v1;
 use espalier_signer::{SignerHandle, SignerLookup};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::channel::{Arbiters, ChannelHandle, Outlet, Start};
+use crate::channel::{Arbiters, ChannelHandle, HandleError, Start};
 use crate::config::Limits;
-use crate::gateway::Switchboard;
+use crate::gateway::{Gate, SignalPosts, Switchboard};
+use crate::owner::{Owned, ShardOwner};
+use crate::ownership::Ownership;
 use crate::secret;
 use crate::signing::{self, SigningError};
 use crate::status::{ChannelError, Violation};
 use crate::store::{ChannelRecord, ChannelStore, PolicyRecord, SigningRecord, StoreError, on_disk};
 use crate::translate;
+use espalier_orchestrator_core::ShardId;
 
 /// How long the end of a channel's tasks is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A channel that runs.
+/// A channel that runs: its sessions here, its signer, and its actor if this node owns it.
 pub(crate) struct Channel {
     pub(crate) id: ChannelId,
     pub(crate) record: watch::Sender<ChannelRecord>,
-    pub(crate) handle: ChannelHandle,
     pub(crate) board: Arc<Switchboard>,
     pub(crate) signer: SignerHandle,
     /// Cancelled when the channel ends.
     pub(crate) ended: CancellationToken,
+    part: Arc<ShardPart>,
+    /// There may be peers that hold edges of an earlier owner.
+    recovering: AtomicBool,
+    queue: usize,
     tasks: TaskTracker,
+}
+
+/// Both halves of one shard at this node.
+pub(crate) struct ShardPart {
+    pub(crate) owner: Arc<ShardOwner>,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// What a caller wants a new channel to be; checked.
@@ -60,7 +71,10 @@ pub(crate) struct Directory {
     /// The node ends: a channel that is not found may well be there elsewhere, or later.
     stopping: AtomicBool,
     store: ChannelStore,
-    arbiters: Arbiters,
+    arbiters: Arc<Arbiters>,
+    ownership: Arc<dyn Ownership>,
+    parts: BTreeMap<ShardId, Arc<ShardPart>>,
+    posts: Arc<SignalPosts>,
     limits: Limits,
 }
 
@@ -82,6 +96,9 @@ pub enum LoadError {
     /// A channel's id is none.
     #[error("{0} is no channel's id")]
     Id(String),
+    /// There is no such shard.
+    #[error("there is no shard {0}")]
+    Shard(u32),
     /// A channel's signer did not start.
     #[error("the signer of channel {channel} did not start")]
     Signing {
@@ -94,15 +111,61 @@ pub enum LoadError {
 }
 
 impl Directory {
-    pub(crate) fn new(store: ChannelStore, arbiters: Arbiters, limits: Limits) -> Self {
+    pub(crate) fn new(
+        store: ChannelStore,
+        arbiters: Arbiters,
+        ownership: Arc<dyn Ownership>,
+        limits: Limits,
+    ) -> Self {
+        let arbiters = Arc::new(arbiters);
+        // A process's streams must not be taken for those of the one before it.
+        let boot = secret::random_id();
+        let part = |shard| {
+            let log = ownership.log(shard);
+            let owner = ShardOwner::new(shard, log, Arc::clone(&arbiters));
+            let part = ShardPart {
+                owner: Arc::new(owner),
+                gate: Arc::new(Gate::new(shard, ownership.this(), boot)),
+            };
+            (shard, Arc::new(part))
+        };
         Self {
             channels: RwLock::default(),
             changing: Mutex::default(),
             stopping: AtomicBool::new(false),
             store,
+            parts: ownership.shards().into_iter().map(part).collect(),
+            posts: Arc::new(SignalPosts::new(Arc::clone(&ownership))),
             arbiters,
+            ownership,
             limits,
         }
+    }
+
+    /// Takes up the shards that this node owns, then runs all of them until `stopping`.
+    pub(crate) async fn run_shards(&self, stopping: &CancellationToken) {
+        for (shard, part) in &self.parts {
+            let leading = self.ownership.leading(*shard);
+            let term = *leading.borrow();
+            if let Some(term) = term {
+                part.owner.take_up(term).await;
+            }
+            let owner = Arc::clone(&part.owner);
+            tokio::spawn(owner.run(leading, stopping.clone()));
+            let run =
+                Arc::clone(&part.gate).run(Arc::clone(&self.ownership), Arc::clone(&part.owner));
+            let stopping = stopping.clone();
+            tokio::spawn(async move { stopping.run_until_cancelled(run).await });
+        }
+    }
+
+    pub(crate) fn ownership(&self) -> &Arc<dyn Ownership> {
+        &self.ownership
+    }
+
+    /// Both halves of a shard, if there is such a shard.
+    pub(crate) fn part(&self, shard: ShardId) -> Option<&Arc<ShardPart>> {
+        self.parts.get(&shard)
     }
 
     /// Starts every channel that is on disk.
@@ -112,7 +175,6 @@ impl Directory {
         for record in on_disk(move || store.load()).await? {
             let channel = self.start(record, true).await?;
             tracing::info!(channel = %channel.id, "channel found");
-            self.insert(channel);
         }
         Ok(())
     }
@@ -175,7 +237,7 @@ impl Directory {
         }
         let channel = started.map_err(start_failed)?;
         tracing::info!(channel = %channel.id, "channel created");
-        Ok(self.insert(channel))
+        Ok(channel)
     }
 
     /// Gives a channel another policy.
@@ -199,10 +261,11 @@ impl Directory {
         let (store, kept) = (self.store.clone(), record.clone());
         on_disk(move || store.update(&kept)).await?;
         channel.record.send_replace(record);
-        channel
-            .handle
-            .tell(ChannelEvent::PolicyChanged { policy: checked })
-            .await?;
+        // An actor that is not there yet starts with the record.
+        if let Ok(actor) = channel.actor() {
+            let policy = checked;
+            actor.tell(ChannelEvent::PolicyChanged { policy }).await?;
+        }
         Ok(channel)
     }
 
@@ -214,11 +277,8 @@ impl Directory {
         let (store, name) = (self.store.clone(), id.to_owned());
         on_disk(move || store.delete(&name)).await?;
         self.write().remove(&channel.id);
-        let deleted = v1::notice::Kind::ChannelDeleted(v1::ChannelDeleted {});
-        channel.board.broadcast(v1::Notice {
-            kind: Some(deleted),
-        });
-        channel.end().await;
+        channel.board.deleted();
+        channel.end(true).await;
         tracing::info!(channel = id, "channel deleted");
         Ok(())
     }
@@ -233,59 +293,51 @@ impl Directory {
         self.stopping.store(true, Ordering::Relaxed);
         let _changing = self.changing.lock().await;
         let channels = std::mem::take(&mut *self.write());
-        futures::future::join_all(channels.values().map(|channel| channel.end())).await;
+        futures::future::join_all(channels.values().map(|channel| channel.end(false))).await;
         self.arbiters.stop();
     }
 
-    async fn start(&self, record: ChannelRecord, recovering: bool) -> Result<Channel, LoadError> {
+    /// Starts what belongs to a channel at this node; when this returns, it can be found.
+    async fn start(
+        &self,
+        record: ChannelRecord,
+        recovering: bool,
+    ) -> Result<Arc<Channel>, LoadError> {
         let id: ChannelId = record
             .id
             .parse()
             .map_err(|_| LoadError::Id(record.id.clone()))?;
-        let policy =
-            Policy::validate(&translate::policy_draft(&record.policy)).map_err(|source| {
-                LoadError::Policy {
-                    channel: record.id.clone(),
-                    source,
-                }
-            })?;
+        policy_of(&record)?;
+        let shard = self.ownership.shard_of(&id);
+        let part = self.parts.get(&shard).ok_or(LoadError::Shard(shard.0))?;
         let signer = signing::start(&record, &self.store)
             .await
             .map_err(|source| LoadError::Signing {
                 channel: record.id.clone(),
                 source,
             })?;
-        let (store, name) = (self.store.clone(), record.id.clone());
-        let term = on_disk(move || store.next_term(&name)).await?;
-        let start = Start {
-            channel: id.clone(),
-            policy,
-            incarnation: record.incarnation,
-            term,
-            recovering,
-            queue: self.limits.channel_queue,
-        };
-        let board = Arc::new(Switchboard::new(id.clone(), self.store.clone()));
-        let outlet: Arc<dyn Outlet> = Arc::<Switchboard>::clone(&board);
-        let handle = ChannelHandle::start(&self.arbiters, start, outlet);
-        let channel = Channel {
-            id,
+        let board = Switchboard::new(id.clone(), Arc::clone(&part.gate), Arc::clone(&self.posts));
+        let board = Arc::new(board);
+        part.gate.add(&id, &board);
+        let channel = Arc::new(Channel {
+            id: id.clone(),
             record: watch::Sender::new(record),
-            handle,
             board,
             signer,
             ended: CancellationToken::new(),
+            part: Arc::clone(part),
+            recovering: AtomicBool::new(recovering),
+            queue: self.limits.channel_queue,
             tasks: TaskTracker::new(),
-        };
+        });
+        let owned: Arc<dyn Owned> = Arc::<Channel>::clone(&channel);
+        if let Err(error) = part.owner.add(&owned).await {
+            channel.end(false).await;
+            return Err(error.into());
+        }
         channel.spawn_tasks(&self.store);
+        self.write().insert(id, Arc::clone(&channel));
         Ok(channel)
-    }
-
-    fn insert(&self, channel: Channel) -> Arc<Channel> {
-        let channel = Arc::new(channel);
-        self.write()
-            .insert(channel.id.clone(), Arc::clone(&channel));
-        channel
     }
 
     /// Nothing that panics is done under the lock, so a poisoned one holds whole data.
@@ -331,27 +383,67 @@ impl Channel {
     fn spawn_tasks(&self, store: &ChannelStore) {
         let board = Arc::clone(&self.board);
         self.spawn(async move { board.expire_signals().await });
-        self.spawn(signing::feed_engine(
-            self.signer.clone(),
-            self.handle.clone(),
-        ));
         let id = self.id.to_string();
         self.spawn(signing::keep_state(self.signer.clone(), store.clone(), id));
     }
 
-    async fn end(&self) {
+    /// The channel's actor.
+    ///
+    /// # Errors
+    /// When this node does not own the channel.
+    pub(crate) fn actor(&self) -> Result<ChannelHandle, HandleError> {
+        self.part.owner.actor(&self.id)
+    }
+
+    async fn end(&self, deleted: bool) {
         self.board.end();
         self.ended.cancel();
         self.tasks.close();
         let ending = async {
             self.signer.shutdown().await;
             self.tasks.wait().await;
-            self.handle.stop().await;
+            self.part.owner.remove(&self.id, deleted).await;
+            self.part.gate.remove(&self.id);
         };
         if tokio::time::timeout(PATIENCE, ending).await.is_err() {
             tracing::warn!(channel = %self.id, "the channel took too long to end");
         }
     }
+}
+
+impl Owned for Channel {
+    fn id(&self) -> &ChannelId {
+        &self.id
+    }
+
+    fn start(&self, term: u64) -> Start {
+        let record = self.record.borrow();
+        let policy = policy_of(&record).expect("invariant: a channel's record holds a policy");
+        Start {
+            channel: self.id.clone(),
+            policy,
+            incarnation: record.incarnation,
+            term,
+            // Who comes after the first owner finds an audience.
+            recovering: self.recovering.swap(true, Ordering::Relaxed),
+            queue: self.queue,
+        }
+    }
+
+    fn accompany(&self, actor: ChannelHandle, ended: CancellationToken) {
+        let feed = signing::feed_engine(self.signer.clone(), actor);
+        self.spawn(async move {
+            // What the actor was not told before it ended, the next one is.
+            let _ended = ended.run_until_cancelled(feed).await;
+        });
+    }
+}
+
+fn policy_of(record: &ChannelRecord) -> Result<Policy, LoadError> {
+    Policy::validate(&translate::policy_draft(&record.policy)).map_err(|source| LoadError::Policy {
+        channel: record.id.clone(),
+        source,
+    })
 }
 
 /// Checks a policy, naming fields as in `Channel`.
@@ -417,7 +509,10 @@ fn thumbprint(key: &[u8; 32]) -> String {
 fn start_failed(error: LoadError) -> ChannelError {
     match error {
         LoadError::Store(error) => ChannelError::Store(error),
-        LoadError::Policy { .. } | LoadError::Id(_) | LoadError::Signing { .. } => {
+        LoadError::Policy { .. }
+        | LoadError::Id(_)
+        | LoadError::Shard(_)
+        | LoadError::Signing { .. } => {
             let problem = crate::error_chain(&error);
             ChannelError::Invalid(vec![Violation {
                 field: "channel".to_owned(),

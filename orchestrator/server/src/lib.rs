@@ -5,7 +5,8 @@
 //! requests are checked, translated, carried out and answered.
 //!
 //! Map: `config` what a node needs to know · `store` what survives a restart · `directory` the channels ·
-//! `channel` one actor round one engine · `gateway` the peers' sessions · `api` the gRPC services ·
+//! `channel` one actor round one engine · `owner` the shards that this node leads · `gateway` the peers'
+//! sessions · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
 //! `status` errors to statuses · `layers` what every call passes · `admin`, `metrics` what operators see.
 
 mod access;
@@ -17,8 +18,12 @@ mod config;
 mod directory;
 mod gateway;
 mod layers;
+mod link_service;
+mod link_wire;
 mod metrics;
 mod node;
+mod owner;
+mod ownership;
 mod secret;
 mod signing;
 mod status;

@@ -8,7 +8,6 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 const SESSIONS: &str = "espalier_orchestrator_sessions";
 const SESSIONS_OPENED: &str = "espalier_orchestrator_sessions_opened_total";
 const LAGGARDS: &str = "espalier_orchestrator_laggards_dropped_total";
-const REPORTS_DROPPED: &str = "espalier_orchestrator_reports_dropped_total";
 const EVENTS_DROPPED: &str = "espalier_orchestrator_events_dropped_total";
 const ENGINES: &str = "espalier_orchestrator_engines_replaced_total";
 const REFUSED: &str = "espalier_orchestrator_calls_refused_total";
@@ -40,10 +39,6 @@ fn describe() {
     describe_gauge!(SESSIONS, "Open peer sessions");
     describe_counter!(SESSIONS_OPENED, "Peer sessions opened");
     describe_counter!(LAGGARDS, "Sessions dropped because the peer did not read");
-    describe_counter!(
-        REPORTS_DROPPED,
-        "Reports dropped because a channel was busy"
-    );
     describe_counter!(
         EVENTS_DROPPED,
         "Events dropped because two engines panicked at them"
@@ -88,10 +83,6 @@ impl Drop for SessionGauge {
 
 pub(crate) fn laggard_dropped() {
     counter!(LAGGARDS).increment(1);
-}
-
-pub(crate) fn report_dropped() {
-    counter!(REPORTS_DROPPED).increment(1);
 }
 
 pub(crate) fn event_dropped() {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use espalier_proto::cluster::v1::gateway_link_service_server::GatewayLinkServiceServer;
 use espalier_proto::v1;
 use espalier_proto::v1::channel_service_server::ChannelServiceServer;
 use espalier_proto::v1::peer_service_server::PeerServiceServer;
@@ -29,15 +30,18 @@ use tracing::Level;
 use crate::access::Access;
 use crate::admin::{self, Admin};
 use crate::api::{
-    ChannelApi, GuardedSigner, MAX_PEER_MESSAGE, MAX_REQUEST, PeerApi, PeerNode, TopologyApi,
+    ChannelApi, GuardedSigner, MAX_PEER_MESSAGE, MAX_REQUEST, PeerApi, PeerNode, Router,
+    TopologyApi,
 };
 use crate::api_token::ApiTokens;
 use crate::channel::Arbiters;
 use crate::config::NodeConfig;
 use crate::directory::{Directory, LoadError};
 use crate::layers::GateLayer;
+use crate::link_service::LinkService;
 use crate::metrics;
-use crate::store::{DataDir, NodeSecrets, StoreError, on_disk};
+use crate::ownership::{Alone, Ownership};
+use crate::store::{ChannelStore, DataDir, NodeSecrets, StoreError, on_disk};
 use crate::ticket::TicketKey;
 
 /// How long a peer is told that it has to find another node.
@@ -59,6 +63,23 @@ pub struct Node {
     running: Running,
     // Removed last.
     _temporary: Option<TempDir>,
+}
+
+/// What a node is part of.
+pub(crate) struct Membership {
+    pub(crate) ownership: Arc<dyn Ownership>,
+    /// Where the other nodes are served.
+    pub(crate) listener: Option<TcpIncoming>,
+}
+
+impl Membership {
+    /// Of nothing but itself.
+    fn alone(store: ChannelStore) -> Self {
+        Self {
+            ownership: Arc::new(Alone::new(store)),
+            listener: None,
+        }
+    }
 }
 
 struct Running {
@@ -112,6 +133,14 @@ impl Node {
     /// # Errors
     /// When the data directory, an address, a certificate or a channel cannot be used.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_as(config, |data| Ok(Membership::alone(data.channels()))).await
+    }
+
+    /// Starts a node that is a member of what `membership` says.
+    pub(crate) async fn start_as(
+        config: NodeConfig,
+        membership: impl FnOnce(&DataDir) -> Result<Membership, StartError>,
+    ) -> Result<Self, StartError> {
         let (path, temporary) = data_path(&config)?;
         let (data, secrets) = on_disk(move || {
             let data = DataDir::open(&path)?;
@@ -124,11 +153,17 @@ impl Node {
         let admin_listener = bind_admin(config.admin_listen).await?;
         let admin_address = admin_listener.as_ref().and_then(|it| it.local_addr().ok());
         let arbiters = Arbiters::start().map_err(StartError::Threads)?;
-        let directory = Directory::new(data.channels(), arbiters, config.limits.clone());
+        let Membership {
+            ownership,
+            listener: nodes,
+        } = membership(&data)?;
+        let limits = config.limits.clone();
+        let directory = Directory::new(data.channels(), arbiters, ownership, limits);
         let directory = Arc::new(directory);
-        directory.load().await?;
-
         let (health, stopping) = (HealthReporter::new(), CancellationToken::new());
+        directory.load().await?;
+        directory.run_shards(&stopping).await;
+
         let ready = Arc::new(AtomicBool::new(true));
         let admin_token = secrets.admin_token.clone();
         let tls = config.tls.is_some();
@@ -137,8 +172,7 @@ impl Node {
             health: &health,
             stopping: &stopping,
         };
-        let public = serve(config, secrets, incoming, &shared).await?;
-        let mut servers = vec![public];
+        let mut servers = serve(config, secrets, (incoming, nodes), &shared).await?;
         if let Some(listener) = admin_listener {
             let directory = Arc::clone(&directory);
             let admin = Admin {
@@ -214,6 +248,9 @@ impl Node {
         for channel in directory.all() {
             channel.board.broadcast(v1::Notice { kind: Some(drain) });
         }
+        if directory.ownership().endpoints().len() > 1 {
+            moved_away(&directory).await;
+        }
         // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
         directory.stop().await;
@@ -223,6 +260,28 @@ impl Node {
                 abort.abort();
             }
         }
+    }
+}
+
+/// Waits until the peers have gone to other nodes, each at a moment of its own choice, or their time is up.
+async fn moved_away(directory: &Directory) {
+    let sessions = || -> usize {
+        let channels = directory.all();
+        channels
+            .iter()
+            .map(|channel| channel.board.sessions())
+            .sum()
+    };
+    let gone = async {
+        while sessions() > 0 {
+            tokio::time::sleep(DRAIN / 40).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN, gone).await.is_err() {
+        tracing::warn!(
+            sessions = sessions(),
+            "some peers have not gone to another node in time"
+        );
     }
 }
 
@@ -286,9 +345,9 @@ struct Serving<'a> {
 async fn serve(
     config: NodeConfig,
     secrets: NodeSecrets,
-    incoming: TcpIncoming,
+    (incoming, from_nodes): (TcpIncoming, Option<TcpIncoming>),
     shared: &Serving<'_>,
-) -> Result<JoinHandle<()>, StartError> {
+) -> Result<Vec<JoinHandle<()>>, StartError> {
     let gate = GateLayer::new(&config.limits);
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -301,12 +360,12 @@ async fn serve(
         let tls = ServerTlsConfig::new().identity(identity);
         server = server.tls_config(tls).map_err(StartError::Tls)?;
     }
-    let routes = routes(config, secrets, shared)?;
+    let Served { public, nodes } = routes(config, secrets, shared)?;
     set_serving(shared.health, true).await;
     let server = server
         .layer(TraceLayer::new_for_grpc().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
         .layer(gate.clone())
-        .add_routes(routes)
+        .add_routes(public)
         .serve_with_incoming_shutdown(incoming, shared.stopping.clone().cancelled_owned());
     let stopping = shared.stopping.clone();
     tokio::spawn(async move {
@@ -315,21 +374,43 @@ async fn serve(
             () = gate.tidy() => {}
         }
     });
-    Ok(tokio::spawn(async move {
+    let mut servers = vec![tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(
                 error = crate::error_chain(&error),
                 "the public listener failed"
             );
         }
-    }))
+    })];
+    if let Some(incoming) = from_nodes {
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .add_routes(nodes)
+            .serve_with_incoming_shutdown(incoming, shared.stopping.clone().cancelled_owned());
+        servers.push(tokio::spawn(async move {
+            if let Err(error) = server.await {
+                let error = crate::error_chain(&error);
+                tracing::error!(error, "the listener for other nodes failed");
+            }
+        }));
+    }
+    Ok(servers)
+}
+
+/// What is served where.
+struct Served {
+    /// To everybody.
+    public: tonic::service::Routes,
+    /// To the other nodes, which have checked the callers whose calls they forward.
+    nodes: tonic::service::Routes,
 }
 
 fn routes(
     config: NodeConfig,
     secrets: NodeSecrets,
     shared: &Serving<'_>,
-) -> Result<tonic::service::Routes, StartError> {
+) -> Result<Served, StartError> {
     let directory = shared.directory;
     let issuer = issuer_key(&secrets)?;
     let own_key = VerifierKey::from_ed25519(&secrets.issuer_key.verifying_key().to_bytes());
@@ -341,14 +422,16 @@ fn routes(
         .collect();
     let access = Arc::new(Access::new(ApiTokens::new(api_tokens), viewer_keys));
 
-    let channels = ChannelServiceServer::new(ChannelApi::new(Arc::clone(directory), issuer))
-        .max_decoding_message_size(MAX_REQUEST);
-    let topology = TopologyServiceServer::new(TopologyApi::new(Arc::clone(directory)))
+    let router = Router::new(Arc::clone(directory.ownership()));
+    let channels = ChannelApi::new(Arc::clone(directory), router.clone(), issuer);
+    let channels = ChannelServiceServer::new(channels).max_decoding_message_size(MAX_REQUEST);
+    let topology = TopologyServiceServer::new(TopologyApi::new(Arc::clone(directory), router))
         .max_decoding_message_size(MAX_REQUEST);
     let statements = StatementService::new(Arc::clone(directory), ServiceLimits::default());
     let signer = SignerServiceServer::new(GuardedSigner::new(statements, Arc::clone(&access)))
         .max_decoding_message_size(MAX_REQUEST);
     let peers = PeerServiceServer::new(PeerApi::new(PeerNode {
+        ownership: Arc::clone(directory.ownership()),
         directory: Arc::clone(directory),
         access: Arc::clone(&access),
         tickets: TicketKey::new(secrets.ticket_key),
@@ -370,6 +453,12 @@ fn routes(
         Ok(request)
     });
     use tower::Layer as _;
+    let links = GatewayLinkServiceServer::new(LinkService::new(Arc::clone(directory)));
+    let mut nodes = tonic::service::Routes::builder();
+    nodes
+        .add_service(links)
+        .add_service(channels.clone())
+        .add_service(topology.clone());
     let mut routes = tonic::service::Routes::builder();
     routes
         .add_service(api_only.layer(channels))
@@ -378,7 +467,10 @@ fn routes(
         .add_service(peers)
         .add_service(health)
         .add_service(reflection);
-    Ok(routes.routes())
+    Ok(Served {
+        public: routes.routes(),
+        nodes: nodes.routes(),
+    })
 }
 
 fn issuer_key(secrets: &NodeSecrets) -> Result<IssuerKey, StartError> {

@@ -224,6 +224,12 @@ impl From<HandleError> for Status {
             HandleError::Ended => {
                 retry(Code::Unavailable, message, info("CHANNEL_ENDED", []), soon)
             }
+            HandleError::NoOwner => retry(
+                Code::Unavailable,
+                message,
+                info("NO_OWNER", []),
+                Duration::from_millis(250),
+            ),
         }
     }
 }

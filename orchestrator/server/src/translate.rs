@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use espalier_orchestrator_core as core_;
 use espalier_orchestrator_core::{
-    ChannelEvent, Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport,
-    PeerRole, PolicyDraft, Source, SourceReport, SourceState, TrackName,
+    Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport, PeerRole,
+    PolicyDraft, Source, SourceReport, SourceState, TrackName,
 };
 use espalier_proto::v1;
 
@@ -150,7 +150,7 @@ pub(crate) fn generation(given: v1::Generation) -> Generation {
 pub(crate) fn link_event(
     peer: PeerId,
     event: &v1::LinkEvent,
-) -> Result<ChannelEvent, Vec<Violation>> {
+) -> Result<LinkReport, Vec<Violation>> {
     let mut faults = Faults::default();
     let neighbour = faults.parse("link_event.neighbour", &event.neighbour);
     let state = match v1::LinkState::try_from(event.state) {
@@ -176,12 +176,10 @@ pub(crate) fn link_event(
         );
     }
     let report = neighbour.zip(state);
-    faults.result(report).map(|(neighbour, state)| {
-        ChannelEvent::Link(LinkReport {
-            peer,
-            neighbour,
-            state,
-        })
+    faults.result(report).map(|(neighbour, state)| LinkReport {
+        peer,
+        neighbour,
+        state,
     })
 }
 
@@ -217,19 +215,14 @@ pub(crate) fn source_event(
         })
 }
 
-pub(crate) fn want_tracks(
-    peer: PeerId,
-    wanted: &v1::WantTracks,
-) -> Result<ChannelEvent, Vec<Violation>> {
+pub(crate) fn want_tracks(wanted: &v1::WantTracks) -> Result<Vec<TrackName>, Vec<Violation>> {
     let mut faults = Faults::default();
     let names = tracks(&mut faults, "want_tracks.tracks", &wanted.tracks);
-    faults
-        .result(names)
-        .map(|tracks| ChannelEvent::WantTracks { peer, tracks })
+    faults.result(names)
 }
 
-pub(crate) fn report(peer: PeerId, report: &v1::Report) -> ChannelEvent {
-    let report = PeerReport {
+pub(crate) fn peer_report(report: &v1::Report) -> PeerReport {
+    PeerReport {
         bytes_from_cdn: report.bytes_from_cdn,
         bytes_from_peers: report.bytes_from_peers,
         bytes_to_peers: report.bytes_to_peers,
@@ -237,8 +230,7 @@ pub(crate) fn report(peer: PeerId, report: &v1::Report) -> ChannelEvent {
         latency_ms: report.latency_ms,
         stalls: report.stalls,
         stall_ms: report.stall_ms,
-    };
-    ChannelEvent::Report { peer, report }
+    }
 }
 
 // ---- outwards ----------------------------------------------------------------------------------
@@ -251,7 +243,7 @@ pub(crate) fn generation_out(generation: Generation) -> v1::Generation {
     }
 }
 
-fn source_out(source: Source) -> v1::Source {
+pub(crate) fn source_out(source: Source) -> v1::Source {
     let kind = match source {
         Source::Cdn => v1::source::Kind::Cdn(v1::Cdn {}),
         Source::Peer(peer) => v1::source::Kind::Peer(peer.to_string()),

@@ -16,10 +16,10 @@ pub use command::{AttachError, GatewayCommand, LinkFull};
 
 use self::session::{Session, is_moment};
 use super::held::held_after;
-use super::message::{Attached, Change, NodeId, Said, ToGateway, Whereabouts};
+use super::message::{Attached, Change, Said, ToGateway, Whereabouts};
 use crate::commands::Assignment;
 use crate::events::{PeerReport, SessionOpened};
-use crate::ids::{ChannelId, PeerId};
+use crate::ids::{ChannelId, NodeId, PeerId};
 
 /// How many changes may wait for the window, or for a stream.
 const MOST_WAITING: usize = 32_768;

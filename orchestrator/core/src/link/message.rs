@@ -1,20 +1,8 @@
 //! What goes over a link, in both directions.
 
-use core::fmt;
-
 use crate::commands::Assignment;
 use crate::events::{ChannelEvent, LinkReport, PeerReport, SessionOpened, SourceReport};
-use crate::ids::{ChannelId, Generation, PeerId, TrackName};
-
-/// A node of the cluster. Ids are never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u64);
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::ids::{ChannelId, Generation, NodeId, PeerId, TrackName};
 
 /// From a gateway to the owner of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ mod stream;
 
 pub use gateway::{AttachError, GatewayCommand, GatewayLink, LinkFull};
 pub use held::{neighbours_assigned, neighbours_held};
-pub use message::{Attached, Change, NodeId, Refusal, Said, ToGateway, ToOwner, Whereabouts};
+pub use message::{Attached, Change, Refusal, Said, ToGateway, ToOwner, Whereabouts};
 pub use seats::{SeatCommand, Seats};
 pub use stream::{Intake, LinkGap, StreamKey};
 

@@ -9,11 +9,11 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::held::{held_after, neighbours_assigned, neighbours_held};
-use super::message::{Attached, Change, NodeId, Refusal, Said, ToGateway, Whereabouts};
+use super::message::{Attached, Change, Refusal, Said, ToGateway, Whereabouts};
 use super::stream::StreamKey;
 use crate::commands::Assignment;
 use crate::events::{ChannelEvent, PeerReport, SessionOpened};
-use crate::ids::{ChannelId, PeerId};
+use crate::ids::{ChannelId, NodeId, PeerId};
 
 /// How long a gateway's stream may be down before its sessions count as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +33,8 @@ pub struct Seats {
     channel: ChannelId,
     seats: BTreeMap<PeerId, Seat>,
     gateways: BTreeMap<NodeId, Gateway>,
+    /// When those of whom no gateway has said anything count as absent; `None` once they do.
+    absence_counts: Option<Duration>,
     commands: VecDeque<SeatCommand>,
 }
 
@@ -53,8 +55,9 @@ struct Gateway {
 }
 
 impl Seats {
-    /// Makes the table of a channel in which these peers are known, and nobody has a session.
-    pub fn new(channel: ChannelId, known: impl IntoIterator<Item = PeerId>) -> Self {
+    /// Makes the table of a channel in which these peers are known, and nobody has a session. Gateways have
+    /// [`PATIENCE`] to say who is attached.
+    pub fn new(channel: ChannelId, known: impl IntoIterator<Item = PeerId>, now: Duration) -> Self {
         let seat = || Seat {
             attachment: 0,
             at: None,
@@ -65,6 +68,7 @@ impl Seats {
             channel,
             seats: known.into_iter().map(|peer| (peer, seat())).collect(),
             gateways: BTreeMap::new(),
+            absence_counts: Some(now + PATIENCE),
             commands: VecDeque::new(),
         }
     }
@@ -152,8 +156,12 @@ impl Seats {
         }
     }
 
-    /// Counts the sessions of gateways that have been down for too long as lost.
+    /// Counts the sessions of gateways that have been down for too long as lost, and peers that no gateway has
+    /// attached for too long as absent.
     pub fn tick(&mut self, now: Duration) {
+        if self.absence_counts.take_if(|due| *due <= now).is_some() {
+            self.tell(ChannelEvent::AbsenceCounts);
+        }
         let over = |gateway: &Gateway| gateway.lost_at.is_some_and(|at| at + PATIENCE <= now);
         let down: Vec<NodeId> = self
             .gateways
@@ -170,7 +178,8 @@ impl Seats {
     /// Returns when [`Self::tick`] is due.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let lost = self.gateways.values().filter_map(|gateway| gateway.lost_at);
-        lost.min().map(|at| at + PATIENCE)
+        let lost = lost.map(|at| at + PATIENCE);
+        lost.chain(self.absence_counts).min()
     }
 
     /// Returns the next thing to do.

@@ -1,6 +1,6 @@
 //! The owner's end of one stream: what has come, and what is acknowledged.
 
-use crate::link::message::NodeId;
+use crate::ids::NodeId;
 
 /// One stream of one gateway. The owner numbers streams as they come: the higher is the newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,7 +15,7 @@ use crate::events::{
     ChannelEvent, LinkReport, LinkState, PeerReport, PeerRole, SessionOpened, SourceReport,
     SourceState,
 };
-use crate::ids::{ChannelId, Generation, PeerId, Source};
+use crate::ids::{ChannelId, Generation, NodeId, PeerId, Source};
 use crate::sessions::SessionTable;
 
 fn news() -> ChannelId {
@@ -97,7 +97,7 @@ fn events(seats: &mut Seats) -> (Vec<ChannelEvent>, Vec<(u64, ToGateway)>) {
 
 #[test]
 fn a_late_end_at_an_old_gateway_removes_nobody() {
-    let mut seats = Seats::new(news(), []);
+    let mut seats = Seats::new(news(), [], at(0));
     seats.change(key(1, 1), attached(7, 1, false));
     seats.change(key(2, 2), attached(7, 2, true));
     let (told, sent) = events(&mut seats);
@@ -140,7 +140,7 @@ fn an_id_is_taken_over_only_by_whoever_shows_that_it_is_its_own() {
         (false, true, true, false, true),
         (false, true, true, true, false),
     ] {
-        let mut seats = Seats::new(news(), known.then_some(PeerId(7)));
+        let mut seats = Seats::new(news(), known.then_some(PeerId(7)), at(0));
         if here {
             seats.change(key(1, 1), attached(7, 1, true));
         }
@@ -174,13 +174,16 @@ fn an_id_is_taken_over_only_by_whoever_shows_that_it_is_its_own() {
 
 #[test]
 fn sessions_of_a_gateway_that_is_down_are_lost_only_after_a_while() {
-    let mut seats = Seats::new(news(), []);
+    let mut seats = Seats::new(news(), [], at(0));
     for peer in 1..=3 {
         seats.change(key(1, 1), attached(peer, 1, false));
     }
     seats.synced(key(1, 1));
     events(&mut seats);
     seats.stream_lost(key(1, 1), at(5));
+    assert_eq!(seats.poll_timeout(), Some(at(10)));
+    seats.tick(at(10));
+    assert_eq!(events(&mut seats).0, [ChannelEvent::AbsenceCounts], "once");
     assert_eq!(seats.poll_timeout(), Some(at(15)));
     seats.tick(at(14));
     seats.change(key(1, 1), attached(9, 1, false));
@@ -209,7 +212,7 @@ fn sessions_of_a_gateway_that_is_down_are_lost_only_after_a_while() {
 
 #[test]
 fn gateways_learn_where_neighbours_sit_and_when_they_move() {
-    let mut seats = Seats::new(news(), []);
+    let mut seats = Seats::new(news(), [], at(0));
     seats.change(key(1, 1), attached(1, 1, false));
     seats.change(key(2, 2), attached(2, 1, false));
     events(&mut seats);
@@ -514,7 +517,7 @@ impl World {
             now: Duration::ZERO,
             gateways: gateways.collect(),
             wires: BTreeMap::new(),
-            seats: Seats::new(news(), []),
+            seats: Seats::new(news(), [], at(0)),
             table: SessionTable::default(),
             members: BTreeSet::new(),
             streams: 0,
@@ -572,7 +575,7 @@ impl World {
                 for gateway in 0..GATEWAYS {
                     self.cut(gateway);
                 }
-                self.seats = Seats::new(news(), self.members.iter().copied());
+                self.seats = Seats::new(news(), self.members.iter().copied(), self.now);
                 self.table = SessionTable::default();
             }
             Op::Deliver { gateway, up, down } => self.deliver(gateway, up, down),
@@ -694,6 +697,7 @@ impl World {
                 ChannelEvent::SessionLost { peer, attachment } => {
                     self.table.detach(peer, attachment, self.now);
                 }
+                ChannelEvent::AbsenceCounts => {}
                 ChannelEvent::Left { peer } => {
                     self.table.remove(peer);
                     self.members.remove(&peer);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use espalier_proto::v1;
+use espalier_proto::v1::channel_service_client::ChannelServiceClient;
 use espalier_proto::v1::channel_service_server::ChannelService;
 use espalier_signer::OriginState;
 use espalier_token::{Claims, IssuerKey, issue};
@@ -13,6 +14,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status};
 use url::Url;
 
+use super::forward::{Place, Router, answer, forwarded};
 use super::resource::{channel_id, short};
 use super::{paging, watch};
 use crate::channel::ChannelView;
@@ -29,14 +31,21 @@ const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// The service.
 pub(crate) struct ChannelApi {
     directory: Arc<Directory>,
+    router: Router,
     issuer: IssuerKey,
 }
 
 impl ChannelApi {
-    pub(crate) fn new(directory: Arc<Directory>, issuer: IssuerKey) -> Self {
-        Self { directory, issuer }
+    pub(crate) fn new(directory: Arc<Directory>, router: Router, issuer: IssuerKey) -> Self {
+        Self {
+            directory,
+            router,
+            issuer,
+        }
     }
 }
+
+type Client = ChannelServiceClient<tonic::transport::Channel>;
 
 #[tonic::async_trait]
 impl ChannelService for ChannelApi {
@@ -44,7 +53,11 @@ impl ChannelService for ChannelApi {
         &self,
         request: Request<v1::CreateChannelRequest>,
     ) -> Result<Response<v1::Channel>, Status> {
-        let wanted = check_create(request.into_inner())?;
+        let wanted = check_create(request.get_ref().clone())?;
+        if let Place::There(owner) = self.router.place(&wanted.id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(Client::new(owner).create_channel(request).await);
+        }
         let channel = self.directory.create(wanted).await?;
         Ok(Response::new(describe_now(&channel).await?))
     }
@@ -55,6 +68,10 @@ impl ChannelService for ChannelApi {
     ) -> Result<Response<v1::Channel>, Status> {
         let id = channel_id("name", &request.get_ref().name)?;
         let channel = self.directory.find(id.as_str())?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(Client::new(owner).get_channel(request).await);
+        }
         Ok(Response::new(describe_now(&channel).await?))
     }
 
@@ -70,10 +87,15 @@ impl ChannelService for ChannelApi {
             .last()
             .filter(|_| more)
             .map(|last| paging::token(&last.id));
-        // The last published view is a quarter of a second old at the most: good enough for a list.
-        let channels = page
-            .iter()
-            .map(|channel| describe(channel, &channel.handle.watch().borrow()));
+        // The last published view is a quarter of a second old at the most: good enough for a list. Of
+        // channels that other nodes own, the list says what every node knows.
+        let channels = page.iter().map(|channel| match channel.actor() {
+            Ok(actor) => describe(channel, &actor.watch().borrow()),
+            Err(_elsewhere) => v1::Channel {
+                audience: None,
+                ..describe(channel, &ChannelView::default())
+            },
+        });
         Ok(Response::new(v1::ListChannelsResponse {
             channels: channels.collect(),
             next_page_token: next.unwrap_or_default(),
@@ -84,11 +106,14 @@ impl ChannelService for ChannelApi {
         &self,
         request: Request<v1::UpdateChannelRequest>,
     ) -> Result<Response<v1::Channel>, Status> {
-        let request = request.into_inner();
-        let wanted = request
-            .channel
-            .ok_or_else(|| invalid("channel", "is missing"))?;
+        let wanted = request.get_ref().channel.clone();
+        let wanted = wanted.ok_or_else(|| invalid("channel", "is missing"))?;
         let id = channel_id("channel.name", &wanted.name)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(Client::new(owner).update_channel(request).await);
+        }
+        let request = request.into_inner();
         let paths = request
             .update_mask
             .map(|mask| mask.paths)
@@ -107,8 +132,12 @@ impl ChannelService for ChannelApi {
         &self,
         request: Request<v1::DeleteChannelRequest>,
     ) -> Result<Response<()>, Status> {
+        let id = channel_id("name", &request.get_ref().name)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(Client::new(owner).delete_channel(request).await);
+        }
         let request = request.into_inner();
-        let id = channel_id("name", &request.name)?;
         self.directory.delete(id.as_str(), &request.etag).await?;
         Ok(Response::new(()))
     }
@@ -121,7 +150,13 @@ impl ChannelService for ChannelApi {
     ) -> Result<Response<Self::WatchChannelStream>, Status> {
         let id = channel_id("name", &request.get_ref().name)?;
         let channel = self.directory.find(id.as_str())?;
-        Ok(Response::new(Box::pin(watch::states(channel, describe))))
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            let states = answer(Client::new(owner).watch_channel(request).await)?;
+            return Ok(Response::new(Box::pin(states.into_inner())));
+        }
+        let states = watch::states(channel, describe)?;
+        Ok(Response::new(Box::pin(states)))
     }
 
     async fn issue_viewer_token(
@@ -297,7 +332,7 @@ impl PolicyMask {
 }
 
 async fn describe_now(channel: &Channel) -> Result<v1::Channel, Status> {
-    let view = channel.handle.look().await?;
+    let view = channel.actor()?.look().await?;
     Ok(describe(channel, &view))
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use espalier_orchestrator_core::ChannelEvent;
+use espalier_orchestrator_core::{PeerId, SessionOpened};
 use espalier_proto::v1;
 use espalier_proto::v1::peer_message;
 use espalier_proto::v1::peer_service_server::PeerService;
@@ -13,17 +13,25 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::Access;
+use crate::channel::HandleError;
 use crate::config::Limits;
 use crate::directory::{Channel, Directory};
-use crate::gateway::{Admission, Closing, Line, Opened, Outgoing, Session, SessionStart};
+use crate::gateway::{
+    Admission, Closing, Joining, Line, Outgoing, Session, SessionStart, clock_ms,
+};
+use crate::ownership::Ownership;
 use crate::status::SessionError;
 use crate::ticket::TicketKey;
 
 /// How long a peer may take to say who it is.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long a peer that cannot show that its id is its own waits for the channel's owner.
+const ADMIT_WITHIN: Duration = Duration::from_secs(4);
+
 /// What sessions need of the node.
 pub(crate) struct PeerNode {
+    pub(crate) ownership: Arc<dyn Ownership>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) access: Arc<Access>,
     pub(crate) tickets: TicketKey,
@@ -109,13 +117,10 @@ impl Newcomer {
         let node = &self.node;
         // The token is looked at before anything else, so that a stranger learns nothing.
         let id = Admission::channel_of(&open)?;
-        let proven = open
-            .peer
-            .parse()
-            .is_ok_and(|peer: espalier_orchestrator_core::PeerId| {
-                node.tickets
-                    .admits(&open.ticket, id.as_str(), peer.0, SystemTime::now())
-            });
+        let proven = open.peer.parse().is_ok_and(|peer: PeerId| {
+            node.tickets
+                .admits(&open.ticket, id.as_str(), peer.0, SystemTime::now())
+        });
         let claims = node.access.viewer(&self.metadata, id.as_str(), proven)?;
         let admission = Admission::check(open, &node.limits)?;
         let channel = node
@@ -123,18 +128,15 @@ impl Newcomer {
             .find(id.as_str())
             .map_err(|_| self.absent(id.as_str()))?;
         let peer = admission.peer;
-        let opened = Opened {
-            role: admission.role,
-            upload_bps: admission.upload_bps,
-            tracks: admission.tracks,
-            held: admission.held,
-            generation: admission.generation,
+        let joining = Joining {
+            opened: opened(admission),
+            proven,
+            line: self.line.clone(),
+            welcome: self.welcome(&channel, &claims.keys, peer.0),
         };
-        let welcome = self.welcome(&channel, &claims.keys, peer.0);
-        let line = self.line.clone();
-        let attachment = channel
+        let (attachment, admitted) = channel
             .board
-            .attach(peer, opened.clone(), proven, line, welcome)
+            .attach(joining, clock_ms(SystemTime::now()))
             .map_err(|error| {
                 let ended = matches!(error, SessionError::NoChannel(_));
                 if ended {
@@ -143,18 +145,24 @@ impl Newcomer {
                     error
                 }
             })?;
-        let event = ChannelEvent::SessionOpened(opened.session(peer, attachment));
-        if let Err(error) = channel.handle.try_tell(event) {
-            // The peer may not have seen its ticket, so its id must not stay taken.
-            channel.board.leave(peer, attachment);
-            return Err(error.into());
+        // Whatever ends this session from here on, its seat is given back.
+        let seated = Seated {
+            channel: Arc::clone(&channel),
+            peer,
+            attachment,
+            kept: false,
+        };
+        let admitted = tokio::time::timeout(ADMIT_WITHIN, admitted).await;
+        if !matches!(admitted, Ok(Ok(()))) {
+            // A refusal has closed the line already; this is what is said if nobody decided.
+            return Err(SessionError::Channel(HandleError::NoOwner).into());
         }
+        seated.keep();
         tracing::debug!(channel = %id, %peer, attachment, proven, "session open");
         Ok(SessionStart {
             peer,
             attachment,
             board: Arc::clone(&channel.board),
-            channel: channel.handle.clone(),
             line: self.line.clone(),
             messages_per_second: node.limits.messages_per_second_per_session,
         })
@@ -187,7 +195,41 @@ impl Newcomer {
             signer_uris: elsewhere.into_iter().chain([String::new()]).collect(),
             origin_uri: record.origin_uri.clone(),
             stun_uris: node.stun_uris.clone(),
-            endpoints: Vec::new(),
+            endpoints: node.ownership.endpoints(),
+        }
+    }
+}
+
+fn opened(admission: Admission) -> SessionOpened {
+    SessionOpened {
+        peer: admission.peer,
+        attachment: admission.attempt,
+        role: admission.role,
+        upload_bps: admission.upload_bps,
+        tracks: admission.tracks,
+        held: admission.held,
+        generation: admission.generation,
+    }
+}
+
+/// A seat that is given back unless a session takes it over.
+struct Seated {
+    channel: Arc<Channel>,
+    peer: PeerId,
+    attachment: u64,
+    kept: bool,
+}
+
+impl Seated {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.channel.board.detach(self.peer, self.attachment);
         }
     }
 }

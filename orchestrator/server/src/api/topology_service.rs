@@ -3,31 +3,39 @@
 use core::pin::Pin;
 use std::sync::Arc;
 
+use espalier_orchestrator_core::ChannelId;
 use espalier_proto::v1;
+use espalier_proto::v1::topology_service_client::TopologyServiceClient;
 use espalier_proto::v1::topology_service_server::TopologyService;
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
+use super::forward::{Place, Router, answer, forwarded};
 use super::resource::channel_id;
-use super::watch;
+use super::{MAX_ANSWER, watch};
 use crate::directory::{Channel, Directory};
-use crate::status::ChannelError;
 use crate::translate;
 
 /// The service.
 pub(crate) struct TopologyApi {
     directory: Arc<Directory>,
+    router: Router,
 }
 
 impl TopologyApi {
-    pub(crate) fn new(directory: Arc<Directory>) -> Self {
-        Self { directory }
+    pub(crate) fn new(directory: Arc<Directory>, router: Router) -> Self {
+        Self { directory, router }
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Channel>, ChannelError> {
-        let id = channel_id("channel", name)?;
-        self.directory.find(id.as_str())
+    fn find(&self, id: &ChannelId) -> Result<Arc<Channel>, Status> {
+        Ok(self.directory.find(id.as_str())?)
     }
+}
+
+fn client(
+    transport: tonic::transport::Channel,
+) -> TopologyServiceClient<tonic::transport::Channel> {
+    TopologyServiceClient::new(transport).max_decoding_message_size(MAX_ANSWER)
 }
 
 #[tonic::async_trait]
@@ -36,8 +44,13 @@ impl TopologyService for TopologyApi {
         &self,
         request: Request<v1::GetTopologyRequest>,
     ) -> Result<Response<v1::Topology>, Status> {
-        let channel = self.find(&request.get_ref().channel)?;
-        let view = channel.handle.look().await?;
+        let id = channel_id("channel", &request.get_ref().channel)?;
+        let channel = self.find(&id)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(client(owner).get_topology(request).await);
+        }
+        let view = channel.actor()?.look().await?;
         Ok(Response::new(translate::topology_out(&view)))
     }
 
@@ -47,8 +60,14 @@ impl TopologyService for TopologyApi {
         &self,
         request: Request<v1::WatchTopologyRequest>,
     ) -> Result<Response<Self::WatchTopologyStream>, Status> {
-        let channel = self.find(&request.get_ref().channel)?;
-        let states = watch::states(channel, |_, view| translate::topology_out(view));
+        let id = channel_id("channel", &request.get_ref().channel)?;
+        let channel = self.find(&id)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            let states = answer(client(owner).watch_topology(request).await)?;
+            return Ok(Response::new(Box::pin(states.into_inner())));
+        }
+        let states = watch::states(channel, |_, view| translate::topology_out(view))?;
         Ok(Response::new(Box::pin(states)))
     }
 
@@ -56,8 +75,13 @@ impl TopologyService for TopologyApi {
         &self,
         request: Request<v1::CheckTopologyRequest>,
     ) -> Result<Response<v1::CheckTopologyResponse>, Status> {
-        let channel = self.find(&request.get_ref().channel)?;
-        let report = channel.handle.check().await?;
+        let id = channel_id("channel", &request.get_ref().channel)?;
+        let channel = self.find(&id)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(client(owner).check_topology(request).await);
+        }
+        let report = channel.actor()?.check().await?;
         Ok(Response::new(v1::CheckTopologyResponse {
             findings: report.findings.iter().map(translate::finding_out).collect(),
             peers_checked: u32::try_from(report.peers).unwrap_or(u32::MAX),

@@ -8,31 +8,36 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::channel::ChannelView;
+use crate::channel::{ChannelHandle, ChannelView, HandleError};
 use crate::directory::Channel;
 use crate::status::ChannelError;
 use crate::store::ChannelRecord;
 use espalier_signer::SignerStatus;
 
+/// How long the end of a channel may take after its actor's.
+const ENDING: Duration = Duration::from_millis(500);
 /// How far apart two states are at the least.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Everything about a channel that can change.
 pub(super) struct Changes {
     channel: Arc<Channel>,
+    actor: ChannelHandle,
     view: watch::Receiver<ChannelView>,
     signer: watch::Receiver<SignerStatus>,
     record: watch::Receiver<ChannelRecord>,
 }
 
 impl Changes {
-    fn of(channel: Arc<Channel>) -> Self {
-        Self {
-            view: channel.handle.watch(),
+    fn of(channel: Arc<Channel>) -> Result<Self, HandleError> {
+        let actor = channel.actor()?;
+        Ok(Self {
+            view: actor.watch(),
+            actor,
             signer: channel.signer.watch_status(),
             record: channel.record.subscribe(),
             channel,
-        }
+        })
     }
 
     /// Waits for a change; `Err` when the channel has ended.
@@ -46,33 +51,39 @@ impl Changes {
             changed = self.record.changed() => changed,
         };
         if changed.is_err() {
-            // The actor or the signer ended: the channel is about to.
-            ended.cancelled().await;
-            return Err(gone());
+            // The actor or the signer ended: the channel is about to, or another node owns it.
+            let moved = tokio::time::timeout(ENDING, ended.cancelled()).await;
+            return Err(match moved {
+                Ok(()) => gone(),
+                Err(_elapsed) => HandleError::NoOwner.into(),
+            });
         }
         Ok(())
     }
 }
 
 /// The channel's state now, and again whenever `render` gives something else.
+///
+/// # Errors
+/// When this node does not own the channel.
 pub(super) fn states<T, F>(
     channel: Arc<Channel>,
     render: F,
-) -> impl Stream<Item = Result<T, Status>>
+) -> Result<impl Stream<Item = Result<T, Status>>, HandleError>
 where
     T: Clone + PartialEq + Send,
     F: Fn(&Channel, &ChannelView) -> T + Send,
 {
     let start = Watching {
-        changes: Changes::of(channel),
+        changes: Changes::of(channel)?,
         last: None,
         render,
         over: false,
     };
-    futures::stream::unfold(start, |mut watching| async move {
+    Ok(futures::stream::unfold(start, |mut watching| async move {
         let item = watching.next().await?;
         Some((item, watching))
-    })
+    }))
 }
 
 struct Watching<T, F> {
@@ -108,7 +119,7 @@ where
     /// The first view is the present one, which may be newer than the last published.
     async fn next_view(&mut self) -> Result<ChannelView, Status> {
         let Some((at, _)) = self.last else {
-            return Ok(self.changes.channel.handle.look().await?);
+            return Ok(self.changes.actor.look().await?);
         };
         self.changes.next().await?;
         tokio::time::sleep_until(at + INTERVAL).await;

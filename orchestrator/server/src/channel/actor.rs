@@ -1,17 +1,26 @@
-//! The actor: a thin shell round one channel's engine.
+//! The actor: a thin shell round one channel's engine and its table of seats.
 
+use core::task::{Context as TaskContext, Poll};
 use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use actix::{Actor, ActorContext as _, AsyncContext as _, Context, Handler, Message, SpawnHandle};
+use actix::fut::WrapFuture as _;
+use actix::{
+    Actor, ActorContext as _, ActorFutureExt as _, AsyncContext as _, Context, Handler, Message,
+    SpawnHandle,
+};
+use espalier_orchestrator_core::link::{SeatCommand, Seats};
 use espalier_orchestrator_core::{
     Alarm, ChannelCommand, ChannelConfig, ChannelEngine, ChannelEvent, Policy, TrackInfo,
 };
+use futures::FutureExt as _;
 use tokio::sync::{oneshot, watch};
 
 use super::attempt::{Attempt, attempt, twice};
-use super::handle::{Outlet, Start};
+use super::clock::Clock;
+use super::flights::{Flights, Outcome};
+use super::handle::{FromGateway, Outlet, Start};
+use super::log::Log;
 use super::view::{ChannelView, CheckReport, SuspectView};
 use crate::metrics;
 
@@ -21,17 +30,25 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Something for the engine.
 pub(super) struct Tell(pub(super) ChannelEvent);
 
+/// Something that a gateway said.
+pub(super) struct Hear(pub(super) FromGateway);
+
 /// Asks for the view as it is now.
 pub(super) struct Look(pub(super) oneshot::Sender<ChannelView>);
 
 /// Asks for a check of every invariant.
 pub(super) struct Check(pub(super) oneshot::Sender<CheckReport>);
 
-/// Ends the actor.
-pub(super) struct Stop;
+/// Ends the actor; with `deleted`, the gateways are told that the channel has ended.
+pub(super) struct Stop {
+    pub(super) deleted: bool,
+}
 
-// By hand: actix's derive would bring a macro crate for these four lines.
+// By hand: actix's derive would bring a macro crate for these few lines.
 impl Message for Tell {
+    type Result = ();
+}
+impl Message for Hear {
     type Result = ();
 }
 impl Message for Look {
@@ -47,64 +64,47 @@ impl Message for Stop {
 pub(super) struct ChannelActor {
     start: Start,
     outlet: Arc<dyn Outlet>,
+    log: Arc<dyn Log>,
     engine: ChannelEngine,
+    seats: Seats,
+    flights: Flights,
     clock: Clock,
     term: u64,
-    index: u64,
     policy: Policy,
     tracks: Vec<TrackInfo>,
     degraded: bool,
+    /// A decision's fate is unknown: nothing is done any more until the shard is taken up anew.
+    failed: bool,
     view: watch::Sender<ChannelView>,
     view_is_old: bool,
     publishing: bool,
     timer: Option<(Duration, SpawnHandle)>,
 }
 
-/// Where the engine's time meets the clock and the calendar.
-#[derive(Clone, Copy)]
-pub(super) struct Clock {
-    started: Instant,
-    started_at: SystemTime,
-}
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self {
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-        }
-    }
-
-    fn now(self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn time_of_day(self, at: Duration) -> SystemTime {
-        self.started_at + at
-    }
-}
-
 impl ChannelActor {
     pub(super) fn new(
         start: Start,
         outlet: Arc<dyn Outlet>,
+        log: Arc<dyn Log>,
         view: watch::Sender<ChannelView>,
     ) -> Self {
         let clock = Clock::start();
-        let engine = ChannelEngine::new(
-            config(&start, start.policy.clone(), start.term),
-            clock.now(),
-        );
+        let config = config(&start, start.policy.clone(), start.term);
+        let engine = log.engine(&start.channel, config, clock.now());
+        let known = log.known_peers(&start.channel);
         Self {
+            seats: Seats::new(start.channel.clone(), known, clock.now()),
             policy: start.policy.clone(),
             term: start.term,
             start,
             outlet,
+            log,
             engine,
+            flights: Flights::default(),
             clock,
-            index: 0,
             tracks: Vec::new(),
             degraded: false,
+            failed: false,
             view,
             view_is_old: true,
             publishing: false,
@@ -112,7 +112,32 @@ impl ChannelActor {
         }
     }
 
+    /// Carries out what the seats want done, which may be much: one gateway's word about many peers.
+    fn settle(&mut self, context: &mut Context<Self>) {
+        while let Some(command) = self.seats.poll_command() {
+            match command {
+                SeatCommand::Tell(event) => self.tell(event, context),
+                SeatCommand::Send(gateway, message) => self.outlet.send(gateway, message),
+            }
+        }
+        self.arm_timer(context);
+        self.view_is_old = true;
+        self.publish_soon(context);
+    }
+
+    fn hear(&mut self, from: FromGateway) {
+        match from {
+            FromGateway::Change(key, change) => self.seats.change(key, change),
+            FromGateway::Reports(key, reports) => self.seats.report(key, reports),
+            FromGateway::Synced(key) => self.seats.synced(key),
+            FromGateway::Lost(key) => self.seats.stream_lost(key, self.clock.now()),
+        }
+    }
+
     fn tell(&mut self, event: ChannelEvent, context: &mut Context<Self>) {
+        if self.failed {
+            return;
+        }
         self.remember(&event);
         let dropped = twice(self, &event, Self::handle_and_drain, Self::replace_engine);
         if dropped {
@@ -120,9 +145,7 @@ impl ChannelActor {
             metrics::event_dropped();
             self.degraded = true;
         }
-        self.arm_timer(context);
-        self.view_is_old = true;
-        self.publish_soon(context);
+        self.propose(context);
     }
 
     /// Keeps what a new engine has to be told and nobody else would repeat.
@@ -139,31 +162,73 @@ impl ChannelActor {
         let now = self.clock.now();
         self.engine.handle(event, now);
         while let Some(command) = self.engine.poll_command() {
-            self.execute(command, now);
+            self.execute(command);
         }
     }
 
-    fn execute(&mut self, command: ChannelCommand, now: Duration) {
+    fn execute(&mut self, command: ChannelCommand) {
         match command {
-            // One node: what it decided is committed. The replicated log takes this place.
             ChannelCommand::Commit { entry } => {
-                self.index += 1;
-                tracing::debug!(channel = %self.start.channel, index = self.index, edges = entry.edges.len(), "committed");
-                let (index, entries) = (self.index, 1);
-                let committed = ChannelEvent::Committed { index, entries };
-                self.engine.handle(committed, now);
+                tracing::debug!(channel = %self.start.channel, edges = entry.edges.len(), "decided");
+                self.flights.push(entry);
             }
-            ChannelCommand::Assign { peer, assignment } => self.outlet.assign(peer, assignment),
+            ChannelCommand::Assign { peer, assignment } => self.seats.assign(peer, assignment),
             ChannelCommand::Raise(alarm) => self.raise(&alarm),
-            ChannelCommand::Rebuild => self.replace_engine(),
+            ChannelCommand::Rebuild => self.fail(),
         }
     }
 
-    fn raise(&self, alarm: &Alarm) {
+    fn raise(&mut self, alarm: &Alarm) {
         if let Alarm::PeerPresumedGone { peer, .. } = alarm {
-            self.outlet.gone(*peer);
+            self.seats.gone(*peer);
         }
         log_alarm(self.start.channel.as_str(), alarm);
+    }
+
+    /// Gives the log what was decided, and the engine what became of it.
+    fn propose(&mut self, context: &mut Context<Self>) {
+        while !self.failed {
+            if let Some((outcome, entries)) = self.flights.pop() {
+                self.take_outcome(outcome, entries);
+                continue;
+            }
+            let Some((id, entries)) = self.flights.take_off() else {
+                return;
+            };
+            let mut proposal = self.log.propose(&self.start.channel, self.term, entries);
+            // A log that has it at once is not waited for.
+            let mut at_once = TaskContext::from_waker(futures::task::noop_waker_ref());
+            if let Poll::Ready(outcome) = proposal.poll_unpin(&mut at_once) {
+                self.flights.land(id, outcome);
+                continue;
+            }
+            let landing = proposal
+                .into_actor(self)
+                .map(move |outcome, actor, context| {
+                    actor.flights.land(id, outcome);
+                    actor.propose(context);
+                    actor.settle(context);
+                });
+            context.spawn(landing);
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome, entries: usize) {
+        let event = match outcome {
+            Ok(index) => ChannelEvent::Committed { index, entries },
+            Err(_failed) => ChannelEvent::CommitFailed,
+        };
+        if attempt(|| self.handle_and_drain(event)) == Attempt::Panicked {
+            self.replace_engine();
+        }
+    }
+
+    /// Stops doing anything: what is in the log is not what the engine believes. The shard's owner, if it
+    /// is this node still, is to start all of its channels anew.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.flights.forget();
+        self.outlet.failed();
     }
 
     /// Makes a new engine and tells it what this node knows: a new term, so that peers take its word over
@@ -171,46 +236,41 @@ impl ChannelActor {
     fn replace_engine(&mut self) {
         tracing::error!(channel = %self.start.channel, "the channel's engine is replaced");
         metrics::engine_replaced();
-        self.term = self.outlet.next_term(self.term);
-        let start = Start {
-            recovering: true,
-            ..self.start.clone()
-        };
-        let now = self.clock.now();
-        self.engine = ChannelEngine::new(config(&start, self.policy.clone(), self.term), now);
-        self.index = 0;
+        if self.flights.are_open() {
+            self.fail();
+            return;
+        }
+        self.flights.forget();
+        self.term = self.log.next_term(&self.start.channel, self.term);
+        self.start.recovering = true;
+        self.engine = self.new_engine();
+        if !self.log.remembers() {
+            self.seats.forget_absent();
+        }
         let tracks = ChannelEvent::TracksChanged {
             tracks: self.tracks.clone(),
         };
-        let sessions = self
-            .outlet
-            .sessions()
-            .into_iter()
-            .map(ChannelEvent::SessionOpened);
+        let sessions = self.seats.sessions().into_iter();
+        let sessions = sessions.map(ChannelEvent::SessionOpened);
         for event in std::iter::once(tracks).chain(sessions) {
-            let outcome = attempt(|| self.handle_without_rebuild(event));
-            if outcome == Attempt::Panicked {
+            if attempt(|| self.handle_and_drain(event)) == Attempt::Panicked {
                 // Not even what is known can be told: start from nothing; peers come back by themselves.
                 self.degraded = true;
-                self.engine =
-                    ChannelEngine::new(config(&start, self.policy.clone(), self.term), now);
+                self.flights.forget();
+                self.engine = self.new_engine();
             }
         }
     }
 
-    /// As [`Self::handle_and_drain`], but a wish to be rebuilt is not granted a second time.
-    fn handle_without_rebuild(&mut self, event: ChannelEvent) {
-        let now = self.clock.now();
-        self.engine.handle(event, now);
-        while let Some(command) = self.engine.poll_command() {
-            if command != ChannelCommand::Rebuild {
-                self.execute(command, now);
-            }
-        }
+    fn new_engine(&self) -> ChannelEngine {
+        let config = config(&self.start, self.policy.clone(), self.term);
+        self.log
+            .engine(&self.start.channel, config, self.clock.now())
     }
 
     fn arm_timer(&mut self, context: &mut Context<Self>) {
-        let due = self.engine.poll_timeout();
+        let due = [self.engine.poll_timeout(), self.seats.poll_timeout()];
+        let due = due.into_iter().flatten().min().filter(|_due| !self.failed);
         if self.timer.map(|(at, _)| at) == due {
             return;
         }
@@ -221,7 +281,9 @@ impl ChannelActor {
         let wait = due.saturating_sub(self.clock.now());
         let handle = context.run_later(wait, |actor, context| {
             actor.timer = None;
+            actor.seats.tick(actor.clock.now());
             actor.tell(ChannelEvent::Tick, context);
+            actor.settle(context);
         });
         self.timer = Some((due, handle));
     }
@@ -341,6 +403,16 @@ impl Handler<Tell> for ChannelActor {
 
     fn handle(&mut self, Tell(event): Tell, context: &mut Context<Self>) {
         self.tell(event, context);
+        self.settle(context);
+    }
+}
+
+impl Handler<Hear> for ChannelActor {
+    type Result = ();
+
+    fn handle(&mut self, Hear(from): Hear, context: &mut Context<Self>) {
+        self.hear(from);
+        self.settle(context);
     }
 }
 
@@ -365,7 +437,11 @@ impl Handler<Check> for ChannelActor {
 impl Handler<Stop> for ChannelActor {
     type Result = ();
 
-    fn handle(&mut self, _stop: Stop, context: &mut Context<Self>) {
+    fn handle(&mut self, stop: Stop, context: &mut Context<Self>) {
+        if stop.deleted {
+            self.seats.end();
+            self.settle(context);
+        }
         context.stop();
     }
 }

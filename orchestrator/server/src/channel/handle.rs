@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use actix::dev::SendError;
 use actix::{Actor as _, Addr};
-use espalier_orchestrator_core::{
-    Assignment, ChannelEvent, ChannelId, PeerId, Policy, SessionOpened,
-};
+use espalier_orchestrator_core::NodeId;
+use espalier_orchestrator_core::link::{Change, StreamKey, ToGateway};
+use espalier_orchestrator_core::{ChannelEvent, ChannelId, PeerId, PeerReport, Policy};
 use tokio::sync::{oneshot, watch};
 
-use super::actor::{ChannelActor, Check, Look, Stop, Tell};
+use super::actor::{ChannelActor, Check, Hear, Look, Stop, Tell};
 use super::arbiters::Arbiters;
+use super::log::Log;
 use super::view::{ChannelView, CheckReport};
 
 /// What an actor starts with.
@@ -32,15 +33,23 @@ pub(crate) struct Start {
 
 /// Where an actor's effects go. The calls must not wait: they run on the actor's thread.
 pub(crate) trait Outlet: Send + Sync + 'static {
-    /// Gives a peer its assignment, if it has a session.
-    fn assign(&self, peer: PeerId, assignment: Assignment);
-    /// Forgets a peer that is taken for gone.
-    fn gone(&self, peer: PeerId);
-    /// Returns every open session with what its peer is known to have, for a new engine, and forgets
-    /// peers without one.
-    fn sessions(&self) -> Vec<SessionOpened>;
-    /// Starts a new term, higher than `term`.
-    fn next_term(&self, term: u64) -> u64;
+    /// Sends to a gateway, if its stream is open.
+    fn send(&self, gateway: NodeId, message: ToGateway);
+    /// A decision could not be kept: every channel of the shard has to be taken up anew.
+    fn failed(&self);
+}
+
+/// What a gateway's stream brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FromGateway {
+    /// Something changed.
+    Change(StreamKey, Change),
+    /// The newest counters of some peers.
+    Reports(StreamKey, Vec<(PeerId, PeerReport)>),
+    /// Every session has been said.
+    Synced(StreamKey),
+    /// The stream is down.
+    Lost(StreamKey),
 }
 
 /// Why an actor did not take an event.
@@ -52,6 +61,9 @@ pub(crate) enum HandleError {
     /// It has ended: the channel was deleted, or the node stops.
     #[error("the channel has ended")]
     Ended,
+    /// No actor is here: another node owns the channel, or nobody does for the moment.
+    #[error("the channel has no owner at the moment")]
+    NoOwner,
 }
 
 /// Talks to a channel's actor.
@@ -64,25 +76,17 @@ pub(crate) struct ChannelHandle {
 impl ChannelHandle {
     /// Starts an actor.
     #[must_use]
-    pub(crate) fn start(arbiters: &Arbiters, start: Start, outlet: Arc<dyn Outlet>) -> Self {
+    pub(crate) fn start(
+        arbiters: &Arbiters,
+        start: Start,
+        outlet: Arc<dyn Outlet>,
+        log: Arc<dyn Log>,
+    ) -> Self {
         let (sender, view) = watch::channel(ChannelView::default());
         let address = ChannelActor::start_in_arbiter(arbiters.next(), move |_context| {
-            ChannelActor::new(start, outlet, sender)
+            ChannelActor::new(start, outlet, log, sender)
         });
         Self { address, view }
-    }
-
-    /// Gives the actor an event, or says at once that it cannot.
-    ///
-    /// # Errors
-    /// When the mailbox is full, or the actor has ended.
-    pub(crate) fn try_tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
-        self.address
-            .try_send(Tell(event))
-            .map_err(|error| match error {
-                SendError::Full(_) => HandleError::Busy,
-                SendError::Closed(_) => HandleError::Ended,
-            })
     }
 
     /// Gives the actor an event, and waits while its mailbox is full.
@@ -92,6 +96,17 @@ impl ChannelHandle {
     pub(crate) async fn tell(&self, event: ChannelEvent) -> Result<(), HandleError> {
         self.address
             .send(Tell(event))
+            .await
+            .map_err(|_| HandleError::Ended)
+    }
+
+    /// Gives the actor what a gateway said, and waits while its mailbox is full.
+    ///
+    /// # Errors
+    /// When the actor has ended.
+    pub(crate) async fn hear(&self, from: FromGateway) -> Result<(), HandleError> {
+        self.address
+            .send(Hear(from))
             .await
             .map_err(|_| HandleError::Ended)
     }
@@ -132,30 +147,70 @@ impl ChannelHandle {
         self.view.clone()
     }
 
-    /// Ends the actor, after what is in its mailbox.
-    pub(crate) async fn stop(&self) {
+    /// Ends the actor, after what is in its mailbox; with `deleted`, the gateways hear of it.
+    pub(crate) async fn stop(&self, deleted: bool) {
         // An actor that has ended already needs no ending.
-        let _ended_already = self.address.send(Stop).await;
+        let _ended_already = self.address.send(Stop { deleted }).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::task::Poll;
     use std::time::Duration;
 
+    use espalier_orchestrator_core::state::Entry;
+    use espalier_orchestrator_core::{ChannelConfig, ChannelEngine};
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
+    use super::super::log::CommitFailed;
     use super::*;
+    use crate::store::StoreError;
 
     struct Nobody;
 
     impl Outlet for Nobody {
-        fn assign(&self, _peer: PeerId, _assignment: Assignment) {}
-        fn gone(&self, _peer: PeerId) {}
-        fn sessions(&self) -> Vec<SessionOpened> {
+        fn send(&self, _gateway: NodeId, _message: ToGateway) {}
+        fn failed(&self) {}
+    }
+
+    /// Keeps nothing, at once.
+    struct NoLog;
+
+    impl Log for NoLog {
+        fn begin(
+            &self,
+            _channel: &ChannelId,
+            term: u64,
+        ) -> BoxFuture<'static, Result<u64, StoreError>> {
+            futures::future::ready(Ok(term)).boxed()
+        }
+        fn next_term(&self, _channel: &ChannelId, term: u64) -> u64 {
+            term + 1
+        }
+        fn engine(
+            &self,
+            _channel: &ChannelId,
+            config: ChannelConfig,
+            now: Duration,
+        ) -> ChannelEngine {
+            ChannelEngine::new(config, now)
+        }
+        fn remembers(&self) -> bool {
+            false
+        }
+        fn known_peers(&self, _channel: &ChannelId) -> Vec<PeerId> {
             Vec::new()
         }
-        fn next_term(&self, term: u64) -> u64 {
-            term + 1
+        fn propose(
+            &self,
+            _channel: &ChannelId,
+            _term: u64,
+            _entries: Vec<Entry>,
+        ) -> BoxFuture<'static, Result<u64, CommitFailed>> {
+            futures::future::ready(Ok(1)).boxed()
         }
     }
 
@@ -168,7 +223,7 @@ mod tests {
             recovering: false,
             queue,
         };
-        ChannelHandle::start(arbiters, start, Arc::new(Nobody))
+        ChannelHandle::start(arbiters, start, Arc::new(Nobody), Arc::new(NoLog))
     }
 
     #[tokio::test]
@@ -186,7 +241,16 @@ mod tests {
                     .map(|held| held.recv_timeout(Duration::from_secs(20)));
             });
         }
-        let refused = (0..10_000).find_map(|_| handle.try_tell(ChannelEvent::Tick).err());
+        // Those that wait for an answer fill the mailbox; the one that finds it full hears so at once.
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let mut look = Box::pin(handle.look());
+            match futures::poll!(&mut look) {
+                Poll::Ready(outcome) => break outcome.err(),
+                Poll::Pending => waiting.push(look),
+            }
+            assert!(waiting.len() < 10_000);
+        };
         assert_eq!(refused, Some(HandleError::Busy));
         drop(release);
         handle.tell(ChannelEvent::Tick).await.unwrap();
@@ -198,12 +262,17 @@ mod tests {
     async fn an_ended_actor_says_so() {
         let arbiters = Arbiters::start().unwrap();
         let handle = start(&arbiters, 16);
-        handle.stop().await;
+        handle.stop(false).await;
         assert_eq!(
             handle.tell(ChannelEvent::Tick).await,
             Err(HandleError::Ended)
         );
-        assert_eq!(handle.try_tell(ChannelEvent::Tick), Err(HandleError::Ended));
+        let key = StreamKey {
+            gateway: NodeId(1),
+            stream: 1,
+        };
+        let heard = handle.hear(FromGateway::Synced(key)).await;
+        assert_eq!(heard, Err(HandleError::Ended));
         assert_eq!(handle.look().await.err(), Some(HandleError::Ended));
         assert_eq!(handle.check().await.err(), Some(HandleError::Ended));
         arbiters.stop();

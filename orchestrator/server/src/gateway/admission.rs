@@ -25,6 +25,8 @@ pub(crate) struct Admission {
     pub(crate) held: Vec<HeldEdge>,
     pub(crate) generation: Option<Generation>,
     pub(crate) ticket: Vec<u8>,
+    /// The peer's own count of its attempts to attach; 0: it does not count.
+    pub(crate) attempt: u64,
 }
 
 impl Admission {
@@ -80,6 +82,7 @@ impl Admission {
             held,
             generation: open.generation.map(translate::generation),
             ticket: open.ticket,
+            attempt: open.attempt,
         })
     }
 

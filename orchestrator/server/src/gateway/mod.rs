@@ -1,16 +1,22 @@
 //! The part of the node that faces peers.
 //!
 //! A peer's session is a task that reads what the peer says, and a bounded queue of what it is told. The
-//! [`Switchboard`] of a channel knows its sessions: it gives assignments and signals to the right one, and
-//! remembers what each peer was last told, for an engine that has to begin again.
+//! [`Switchboard`] of a channel knows its sessions: it gives assignments and signals to the right one. The
+//! [`Gate`] of a shard carries what peers say to whichever node owns the shard, and what that says back: a
+//! session stays where it is when ownership moves.
 
 mod admission;
+mod gate;
 mod line;
+mod remote;
 mod session;
 mod signal_desk;
+mod signal_posts;
 mod switchboard;
 
 pub(crate) use admission::Admission;
+pub(crate) use gate::Gate;
 pub(crate) use line::{Closing, Line, Outgoing};
 pub(crate) use session::{Session, SessionStart};
-pub(crate) use switchboard::{Opened, Switchboard};
+pub(crate) use signal_posts::SignalPosts;
+pub(crate) use switchboard::{Joining, Switchboard, clock_ms};

@@ -3,7 +3,8 @@
 use core::num::NonZeroU32;
 use std::sync::Arc;
 
-use espalier_orchestrator_core::{ChannelEvent, PeerId};
+use espalier_orchestrator_core::PeerId;
+use espalier_orchestrator_core::link::Said;
 use espalier_proto::v1::{self, peer_message::Kind, signal};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
@@ -12,7 +13,6 @@ use tonic::{Status, Streaming};
 
 use super::line::{Closing, Line};
 use super::switchboard::Switchboard;
-use crate::channel::ChannelHandle;
 use crate::metrics;
 use crate::status::{SessionError, Violation};
 use crate::translate::{self, Faults};
@@ -27,7 +27,6 @@ pub(crate) struct SessionStart {
     pub(crate) peer: PeerId,
     pub(crate) attachment: u64,
     pub(crate) board: Arc<Switchboard>,
-    pub(crate) channel: ChannelHandle,
     pub(crate) line: Line,
     pub(crate) messages_per_second: u32,
 }
@@ -60,7 +59,7 @@ impl Session {
             () = line.closed() => Ok(Next::Read),
             outcome = self.read(&mut incoming) => outcome,
         };
-        self.finish(outcome).await;
+        self.finish(outcome);
     }
 
     async fn read(&self, incoming: &mut Streaming<v1::PeerMessage>) -> Result<Next, SessionError> {
@@ -71,13 +70,13 @@ impl Session {
                 return Ok(Next::Read);
             };
             let Some(kind) = message.kind else { continue };
-            if let Next::Left = self.hear(kind).await? {
+            if let Next::Left = self.hear(kind)? {
                 return Ok(Next::Left);
             }
         }
     }
 
-    async fn hear(&self, kind: Kind) -> Result<Next, SessionError> {
+    fn hear(&self, kind: Kind) -> Result<Next, SessionError> {
         let peer = self.start.peer;
         if !self.start.board.is_current(peer, self.start.attachment) {
             return Err(SessionError::Superseded);
@@ -87,38 +86,26 @@ impl Session {
             Kind::Acknowledge(acknowledge) => {
                 let generation = acknowledge.generation.map(translate::generation);
                 let generation = generation.ok_or_else(|| missing("acknowledge.generation"))?;
-                self.tell(ChannelEvent::Acknowledged { peer, generation })
-                    .await?;
+                self.say(Said::Acknowledged(generation))?;
             }
             Kind::Signal(signal) => self.signal(signal)?,
             Kind::Report(report) => {
-                // Only reports may be dropped: the next one says the same and more.
-                if self
-                    .start
-                    .channel
-                    .try_tell(translate::report(peer, &report))
-                    .is_err()
-                {
-                    metrics::report_dropped();
-                }
+                let report = translate::peer_report(&report);
+                self.start.board.report(peer, self.start.attachment, report);
             }
             Kind::WantTracks(wanted) => {
-                let event = translate::want_tracks(peer, &wanted).map_err(SessionError::Invalid)?;
-                if let ChannelEvent::WantTracks { tracks, .. } = &event {
-                    self.start.board.note_tracks(peer, tracks);
-                }
-                self.tell(event).await?;
+                let tracks = translate::want_tracks(&wanted).map_err(SessionError::Invalid)?;
+                self.say(Said::WantTracks(tracks))?;
             }
             Kind::LinkEvent(event) => {
                 let report = translate::link_event(peer, &event).map_err(SessionError::Invalid)?;
                 tracing::debug!(%peer, neighbour = event.neighbour, state = ?event.state(), detail = event.detail, "link");
-                self.tell(report).await?;
+                self.say(Said::Link(report))?;
             }
             Kind::SourceEvent(event) => {
                 let report =
                     translate::source_event(peer, &event).map_err(SessionError::Invalid)?;
-                self.start.board.note_source(&report);
-                self.tell(ChannelEvent::Source(report)).await?;
+                self.say(Said::Source(report))?;
             }
             Kind::Leave(_) => return Ok(Next::Left),
         }
@@ -134,60 +121,36 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for room in the channel's mailbox: back-pressure on this peer alone.
-    async fn tell(&self, event: ChannelEvent) -> Result<(), SessionError> {
-        if !self
-            .start
-            .board
-            .is_current(self.start.peer, self.start.attachment)
-        {
-            return Err(SessionError::Superseded);
-        }
-        Ok(self.start.channel.tell(event).await?)
-    }
-
-    async fn finish(&self, outcome: Result<Next, SessionError>) {
+    fn say(&self, said: Said) -> Result<(), SessionError> {
         let SessionStart {
             peer,
             attachment,
             board,
-            channel,
+            ..
+        } = &self.start;
+        board.say(*peer, *attachment, said)
+    }
+
+    fn finish(&self, outcome: Result<Next, SessionError>) {
+        let SessionStart {
+            peer,
+            attachment,
+            board,
             line,
             ..
         } = &self.start;
-        let event = match outcome {
-            Ok(Next::Left) if board.leave(*peer, *attachment) => {
+        match outcome {
+            Ok(Next::Left) => {
+                board.leave(*peer, *attachment);
                 line.close(Closing::AfterQueue);
-                Some(ChannelEvent::Left { peer: *peer })
             }
-            Ok(Next::Left | Next::Read) => {
-                line.close(Closing::AfterQueue);
-                self.lost()
-            }
+            Ok(Next::Read) => line.close(Closing::AfterQueue),
             Err(error) => {
                 tracing::debug!(%peer, %error, "a session is ended");
                 line.close(Closing::Now(Box::new(Status::from(error))));
-                self.lost()
             }
-        };
-        if let Some(event) = event {
-            // A channel that has ended needs to know of nobody's end.
-            let _ended_already = channel.tell(event).await;
         }
-    }
-
-    fn lost(&self) -> Option<ChannelEvent> {
-        let SessionStart {
-            peer,
-            attachment,
-            board,
-            ..
-        } = &self.start;
-        let current = board.detach(*peer, *attachment);
-        current.then_some(ChannelEvent::SessionLost {
-            peer: *peer,
-            attachment: *attachment,
-        })
+        board.detach(*peer, *attachment);
     }
 }
 

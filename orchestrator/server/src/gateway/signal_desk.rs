@@ -72,15 +72,16 @@ impl<T> SignalDesk<T> {
             .any(|waiting| waiting.from == from && waiting.to == to)
     }
 
-    /// Takes out every signal from or to `peer` whose pair is `ready`, oldest first.
-    pub(super) fn release(
-        &mut self,
-        peer: PeerId,
-        ready: impl Fn(PeerId, PeerId) -> bool,
-    ) -> Vec<Waiting<T>> {
-        self.take(|waiting| {
-            (waiting.from == peer || waiting.to == peer) && ready(waiting.from, waiting.to)
-        })
+    /// Takes out every signal from or to `peer`, oldest first.
+    pub(super) fn take_of(&mut self, peer: PeerId) -> Vec<Waiting<T>> {
+        self.take(|waiting| waiting.from == peer || waiting.to == peer)
+    }
+
+    /// Keeps a signal on that was taken out and could not be delivered.
+    pub(super) fn put_back(&mut self, waiting: Waiting<T>) {
+        // Those that wait are in the order of their ends, and so are those that are put back.
+        let at = self.waiting.partition_point(|w| w.until <= waiting.until);
+        self.waiting.insert(at, waiting);
     }
 
     /// Takes out every signal that has waited long enough.
@@ -125,9 +126,12 @@ mod tests {
             desk.hold(from, to, signal, at(0)).unwrap();
         }
         assert!(desk.holds(A, B) && !desk.holds(C, A));
-        assert!(desk.release(C, |_, _| false).is_empty());
+        for taken in desk.take_of(C) {
+            desk.put_back(taken);
+        }
+        assert!(desk.holds(A, C));
         let signals: Vec<_> = desk
-            .release(B, |_, _| true)
+            .take_of(B)
             .into_iter()
             .map(|waiting| waiting.signal)
             .collect();
