@@ -4,6 +4,7 @@ mod accusations;
 mod bursts;
 mod convergence;
 mod effects;
+mod failover;
 mod random;
 mod returning;
 mod rules;

@@ -1,7 +1,7 @@
 //! A small world round one engine: a log that commits at once, and peers that do as they are told.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::forest::Work;
 use crate::state::{ChannelState, Entry, LogPosition, Outcome};
@@ -44,6 +44,9 @@ pub(super) struct World {
     /// What the entries have made of the channel's replicated state.
     pub(super) state: ChannelState,
     pub(super) term: u64,
+    /// Commits wait for [`World::commit`].
+    pub(super) lags: bool,
+    pub(super) uncommitted: VecDeque<Entry>,
     pub(super) now: Duration,
     pub(super) index: u64,
     pub(super) actors: BTreeMap<PeerId, Actor>,
@@ -79,6 +82,8 @@ impl World {
         Self {
             state,
             term: 1,
+            lags: false,
+            uncommitted: VecDeque::new(),
             engine: ChannelEngine::new(config, Duration::ZERO),
             now: Duration::ZERO,
             index: 0,
@@ -98,6 +103,7 @@ impl World {
         let incarnation = self.engine.generation().incarnation + 1;
         self.state = ChannelState::new(incarnation, policy.clone());
         self.term = 1;
+        self.uncommitted.clear();
         let config = ChannelConfig {
             policy,
             incarnation,
@@ -114,9 +120,11 @@ impl World {
             .for_each(|actor| actor.session = false);
     }
 
-    /// The owner is gone; another goes on from the replicated state. Nobody is attached to it yet.
+    /// The owner is gone, and with it what was not committed; another goes on from the replicated state.
+    /// Nobody is attached to it yet.
     pub(super) fn fail_over(&mut self) {
         self.term += 1;
+        self.uncommitted.clear();
         self.engine = self.rebuilt();
         self.lose_sessions();
         self.verify("a failover");
@@ -193,12 +201,11 @@ impl World {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 ChannelCommand::Commit { entry } => {
-                    self.index += 1;
-                    self.replicate(&entry);
-                    self.entries.push(entry);
-                    let (index, entries) = (self.index, 1);
-                    self.handle(ChannelEvent::Committed { index, entries });
-                    self.verify("committed");
+                    self.entries.push(entry.clone());
+                    self.uncommitted.push_back(entry);
+                    if !self.lags {
+                        self.commit_oldest(1);
+                    }
                 }
                 ChannelCommand::Assign { peer, assignment } => {
                     self.sent.push((peer, assignment.clone()));
@@ -208,6 +215,23 @@ impl World {
                 ChannelCommand::Rebuild => panic!("no commit fails here"),
             }
         }
+    }
+
+    /// The oldest of the entries that wait, so many of them, are committed at one place.
+    pub(super) fn commit(&mut self, entries: usize) {
+        self.commit_oldest(entries);
+        self.drain();
+    }
+
+    fn commit_oldest(&mut self, entries: usize) {
+        let entries = entries.min(self.uncommitted.len());
+        self.index += 1;
+        for entry in self.uncommitted.drain(..entries).collect::<Vec<_>>() {
+            self.replicate(&entry);
+        }
+        let index = self.index;
+        self.handle(ChannelEvent::Committed { index, entries });
+        self.verify("committed");
     }
 
     fn obey(&mut self, peer: PeerId, assignment: Assignment) {
