@@ -19,6 +19,9 @@ use crate::ids::Source;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a node whose move failed is left where it is.
 const HOLD: Duration = Duration::from_secs(30);
+/// The same for one that the CDN feeds because of that: the pair rests, so that the next attempt is
+/// another parent's, and each second at the CDN costs.
+const HOLD_AT_CDN: Duration = Duration::from_secs(3);
 /// How long two peers that could not connect are not tried again.
 const APART: Duration = Duration::from_secs(60);
 /// Deadlines that one event works off; the others follow at the next tick.
@@ -133,7 +136,11 @@ impl Forest {
             }
         }
         self.set_deadline(node, None);
-        self.hold(node, now + HOLD);
+        let hold = match self.node(node).source {
+            Place::Cdn => HOLD_AT_CDN,
+            Place::Under(_) | Place::Nowhere => HOLD,
+        };
+        self.hold(node, now + hold);
     }
 
     pub(super) fn hold(&mut self, node: NodeRef, until: Duration) {

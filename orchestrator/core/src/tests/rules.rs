@@ -498,6 +498,33 @@ fn a_move_that_does_not_arrive_is_taken_back_and_the_pair_rests() {
 }
 
 #[test]
+fn who_fell_to_the_cdn_and_does_not_arrive_at_one_parent_is_soon_sent_to_another() {
+    let mut world = contributors(1..=4, 4 * MBIT);
+    let row = world
+        .engine
+        .topology()
+        .into_iter()
+        .find(|row| matches!(row.source, Some(Source::Peer(_))) && row.children.is_empty());
+    let fallen = row.expect("a leaf").peer;
+    world.say_source(fallen, &track("v0"), Source::Cdn, SourceState::Flowing);
+    world.obedient = false;
+    world.run(3);
+    let first = world.row(fallen.0);
+    assert_eq!(first.state, NodeState::Moving);
+    // Nothing flows from there, and nobody says why.
+    world.run(14);
+    assert_eq!(world.row(fallen.0).source, CDN);
+    world.obedient = true;
+    world.run(6);
+    let next = world.row(fallen.0);
+    assert_eq!(world.roots().len(), 1);
+    assert!(
+        next.source != CDN && next.source != first.source,
+        "{next:?}"
+    );
+}
+
+#[test]
 fn a_link_that_never_opened_sends_the_newcomer_elsewhere() {
     let mut world = contributors(1..=3, 4 * MBIT);
     world.obedient = false;
