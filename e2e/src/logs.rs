@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::binaries::report_directory;
 
 /// Every log below a directory.
@@ -58,4 +61,28 @@ pub(crate) fn keep(name: &str, directory: &Path) {
     // nginx may not have been started.
     let _copied: Result<u64, _> = fs::copy(access, target.join("nginx-access.json"));
     eprintln!("---- all logs: {}", target.display());
+}
+
+/// When a log first had a line with all of these words, in milliseconds since the Unix epoch.
+pub(crate) fn first_logged_ms(log: &str, words: &[&str]) -> Option<i64> {
+    let line = log
+        .lines()
+        .find(|line| words.iter().all(|word| line.contains(word)))?;
+    let at = OffsetDateTime::parse(line.split_whitespace().next()?, &Rfc3339).ok()?;
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_logged_ms;
+
+    #[test]
+    fn finds_when_a_line_was_logged() {
+        let log = "2026-11-23T11:52:26.135078Z  INFO link neighbour=a state=Up detail=\"\"\n\
+                   2026-11-23T11:52:27.5Z  INFO link neighbour=a state=Corrupt detail=\"x\"\n";
+        let found = first_logged_ms(log, &["neighbour=a ", "state=Corrupt"]);
+        assert_eq!(found, Some(1_795_434_747_500));
+        assert_eq!(first_logged_ms(log, &["neighbour=b "]), None);
+        assert_eq!(first_logged_ms("no date at all", &["date"]), None);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::binaries::binary;
+use crate::logs::first_logged_ms;
 use crate::process::Process;
 
 /// How long a node may take until it says that it is ready.
@@ -75,6 +76,12 @@ impl Orchestrator {
     #[must_use]
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// When its log first had a line with all of these words, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn logged_ms(&self, words: &[&str]) -> Option<i64> {
+        first_logged_ms(&self.process.log(), words)
     }
 
     /// kill -9.

@@ -164,9 +164,12 @@ fn segment_name(form: Form, rendition: &str, run: u32, sequence: u64) -> String 
 fn start_packager(form: Form, work: &Path, run: u32) -> Result<Process> {
     let mut arguments = words("-nostdin -hide_banner -loglevel warning");
     arguments.extend(words("-re -f lavfi -i testsrc2=size=320x180:rate=25"));
-    arguments.extend(words(
-        "-re -f lavfi -i sine=frequency=440:sample_rate=48000",
-    ));
+    // Each run sounds different: a new packager that repeated the old one's bytes could not be told
+    // from it by them.
+    let pitch = 440 + 110 * run;
+    arguments.extend(words(&format!(
+        "-re -f lavfi -i sine=frequency={pitch}:sample_rate=48000"
+    )));
     arguments.extend(match form {
         Form::TransportStream => transport_stream(run),
         Form::TwoRenditions => two_renditions(run),

@@ -1,11 +1,13 @@
 //! One `espalier-peer` process.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::http::Http;
+use crate::logs::first_logged_ms;
 use crate::process::Process;
 use crate::stats::Stats;
 
@@ -80,7 +82,7 @@ impl PeerOptions {
             "--token".to_owned(),
             invitation.token.clone(),
             "--listen".to_owned(),
-            format!("{}:0", self.address),
+            any_port(&self.address),
             "--upload".to_owned(),
             self.upload.clone(),
             "--bind".to_owned(),
@@ -144,6 +146,13 @@ impl Peer {
         format!("{base}/{track}/index.m3u8")
     }
 
+    /// When the peer's log first had a line with all of these words, in milliseconds since the Unix
+    /// epoch.
+    #[must_use]
+    pub fn logged_ms(&self, words: &[&str]) -> Option<i64> {
+        first_logged_ms(&self.process.log(), words)
+    }
+
     /// `/stats`.
     ///
     /// # Errors
@@ -156,5 +165,24 @@ impl Peer {
         let authority = rest.split('/').next().unwrap_or_default();
         self.http
             .get_json(&format!("http://{authority}/stats"), ANSWER)
+    }
+}
+
+/// Any port of an address, as `--listen` takes it: IPv6 goes in brackets.
+fn any_port(address: &str) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, 0).to_string(),
+        Err(_) => format!("{address}:0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::any_port;
+
+    #[test]
+    fn an_address_of_either_kind_gets_a_port() {
+        assert_eq!(any_port("127.0.0.1"), "127.0.0.1:0");
+        assert_eq!(any_port("::1"), "[::1]:0");
     }
 }

@@ -4,7 +4,9 @@
 mod chain;
 mod commands;
 mod corruption;
+mod frozen;
 mod harness;
+mod ipv6;
 mod joins;
 mod latency;
 mod origin_faults;

@@ -1,17 +1,14 @@
-//! Points 1, 2 and 5: a tree of twelve, its interior killed, one of its children frozen; and the same
-//! tree with CMAF and two renditions.
+//! Points 1 and 2: a tree of twelve, its interior killed; and the same tree with CMAF and two renditions.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use espalier_e2e::rhythm::{Arrival, arrivals, gaps, worst_lateness_ms};
+use espalier_e2e::rhythm::{arrivals, gaps, worst_lateness_ms};
 use espalier_e2e::scene::Setup;
-use espalier_e2e::statistics::median;
 use espalier_e2e::topology::CDN;
 use espalier_e2e::wait::{observe_for, unix_ms, wait_until};
 use espalier_e2e::{Form, Scene, Tree};
-use nix::sys::signal::Signal;
 
 use crate::player::Player;
 use crate::steady::{Coming, FORMING, expect_only_roots, expect_steady, tree_of_twelve};
@@ -34,7 +31,6 @@ fn a_tree_of_twelve_and_its_losses() -> Result<()> {
         let pictures = player.expect_flawless(Duration::from_secs(40))?;
         scene.figures.record("pictures_played", pictures)?;
         kill_an_interior_peer(scene, &track)?;
-        freeze_a_child(scene, &track)?;
         let compared = scene.expect_flawless("seg")?;
         scene
             .figures
@@ -205,65 +201,6 @@ fn kill_an_interior_peer(scene: &mut Scene, track: &str) -> Result<()> {
         viewer.expect_flawless()?;
     }
     Ok(())
-}
-
-/// Point 5.
-fn freeze_a_child(scene: &mut Scene, track: &str) -> Result<()> {
-    let tree = scene.wait_for_tree("a settled tree", FORMING, |_| true)?;
-    let is_leaf = |id: &String| {
-        tree.place(id)
-            .is_some_and(|place| place.children.is_empty())
-    };
-    let parent = tree
-        .places()
-        .iter()
-        .find(|place| place.children.len() >= 2 && place.children.iter().any(is_leaf));
-    let parent = parent.context("a parent of a leaf and another")?;
-    let frozen = parent
-        .children
-        .iter()
-        .find(|id| is_leaf(id))
-        .context("a leaf")?;
-    let siblings = parent.children.iter().filter(|id| *id != frozen);
-    eprintln!("freezing {frozen}, a child of {}", parent.peer);
-
-    scene.viewers.retain(|viewer| viewer.name() != frozen);
-    let frozen_ms = unix_ms();
-    scene.peer(frozen)?.process.signal(Signal::SIGSTOP);
-    wait_for_appearances(frozen_ms + 14_000);
-    let to_ms = unix_ms() - 2000;
-    let mut worst = Vec::new();
-    let mut shifts = Vec::new();
-    for id in siblings {
-        let stats = scene.peer(id)?.stats()?;
-        let arrivals = arrivals(&stats, track, &scene.origin, "seg");
-        worst.push(worst_lateness_ms(&arrivals, frozen_ms, to_ms, 20_000)?);
-        let middle = |from: i64, to: i64| {
-            let within = arrivals
-                .values()
-                .filter(|a| (from..to).contains(&a.appeared_ms));
-            median(&within.map(Arrival::latency_ms).collect::<Vec<_>>())
-        };
-        let usual = middle(frozen_ms - 20_000, frozen_ms).context("arrivals before")?;
-        shifts.push(middle(frozen_ms, to_ms).context("arrivals after")? - usual);
-    }
-    scene.peer(frozen)?.process.signal(Signal::SIGCONT);
-    scene
-        .figures
-        .record_sample("freeze.sibling_lateness_ms", &worst)?;
-    scene
-        .figures
-        .record_sample("freeze.sibling_median_shift_ms", &shifts)?;
-    for (worst, shift) in worst.iter().zip(&shifts) {
-        ensure!(*shift <= 250.0, "a sibling's latency rose by {shift} ms");
-        ensure!(
-            *worst <= LATEST_MS,
-            "an object came {worst} ms late at a sibling"
-        );
-    }
-    scene
-        .wait_for_tree("the thawed peer is back", FORMING, |_| true)
-        .map(drop)
 }
 
 /// Lets the stream run on until this moment.
