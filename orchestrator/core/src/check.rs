@@ -49,10 +49,7 @@ pub(crate) fn told(forest: &Forest, dispatch: &Dispatch, sessions: &SessionTable
             );
         }
         let content = content(forest, *peer);
-        if !dispatch
-            .staged(*id)
-            .is_some_and(|staged| staged.tells(&content))
-        {
+        if !dispatch.is_staged(*id, &content) {
             check.found(
                 "assignment",
                 *id,

@@ -56,7 +56,7 @@ pub struct TrackAssignment {
 }
 
 /// One child of an assignment.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChildAssignment {
     /// Which track it takes.
     pub track: TrackName,
@@ -67,7 +67,7 @@ pub struct ChildAssignment {
 }
 
 /// What a peer may take from the CDN while its sources fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CdnLease {
     /// Bit/s.
     pub rate_bps: u64,

@@ -5,12 +5,17 @@
 //! attaches with an older generation than its last is sent the last again. An assignment whose content
 //! is what the peer has been told already is not sent. Of several entries that share a place in the log
 //! only the newest content counts.
+//!
+//! What was told is kept as a digest: the content itself is what is planned, unless an entry that changes
+//! it is on its way, which then tells it.
 
+use core::hash::{Hash as _, Hasher};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+
+use twox_hash::XxHash3_64;
 
 use crate::commands::{Assignment, CdnLease, ChildAssignment, TrackAssignment};
-use crate::ids::{Generation, PeerId, TrackName};
+use crate::ids::{Generation, PeerId, Source, TrackName};
 
 /// An assignment without its generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +27,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    fn at(self, generation: Generation) -> Assignment {
+    pub(crate) fn at(self, generation: Generation) -> Assignment {
         let Self {
             tracks,
             children,
@@ -38,19 +43,31 @@ impl Content {
         }
     }
 
-    /// Whether a peer that has been told `self` knows all of `newer`: that a move has ended is the
-    /// peer's own news.
-    pub(crate) fn tells(&self, newer: &Self) -> bool {
-        let same = |(old, new): (&TrackAssignment, &TrackAssignment)| {
-            let ended = old.make_before_break && !new.make_before_break;
-            (&old.track, old.source, old.standby) == (&new.track, new.source, new.standby)
-                && (old.make_before_break == new.make_before_break || ended)
-        };
-        self.tracks.len() == newer.tracks.len()
-            && self.tracks.iter().zip(&newer.tracks).all(same)
-            && self.children == newer.children
-            && self.cdn_lease == newer.cdn_lease
-            && self.upload_bps == newer.upload_bps
+    /// Returns a digest of all that is news for a peer if it changes. That a move has ended is the peer's
+    /// own news, so it is not in it.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut bytes = Bytes(Vec::with_capacity(512));
+        self.tracks.len().hash(&mut bytes);
+        for track in &self.tracks {
+            (&track.track, track.source, track.standby).hash(&mut bytes);
+        }
+        self.children.hash(&mut bytes);
+        self.cdn_lease.hash(&mut bytes);
+        self.upload_bps.hash(&mut bytes);
+        XxHash3_64::oneshot(&bytes.0)
+    }
+}
+
+/// Collects what is hashed: the one-shot hash of short bytes is the fast one.
+struct Bytes(Vec<u8>);
+
+impl Hasher for Bytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        XxHash3_64::oneshot(&self.0)
     }
 }
 
@@ -62,47 +79,54 @@ pub(crate) enum Since {
     Generation(Generation),
 }
 
+/// A source that a peer is, or is about to be, told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceSince {
+    pub(crate) track: TrackName,
+    pub(crate) source: Source,
+    pub(crate) since: Since,
+}
+
 #[derive(Debug, Default)]
 struct Record {
     attached: bool,
-    staged: Option<Arc<Content>>,
-    told: Option<(Generation, Arc<Content>)>,
+    /// Of what the peer has been or is about to be told.
+    staged: Option<u64>,
+    told: Option<Generation>,
     acknowledged: Option<Generation>,
-    /// By track; a peer has few.
-    sources: Vec<(TrackName, Since)>,
+    /// How many entries that are not committed tell it something.
+    pending: u32,
+    sources: Vec<SourceSince>,
     /// The first entry that can be about it: earlier ones were about somebody who had its id.
     first_entry: u64,
 }
 
 /// What a peer had been told by the owners before this one.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Told {
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ToldBefore {
     pub(crate) generation: Generation,
-    pub(crate) content: Content,
-    pub(crate) sources: Vec<(TrackName, Since)>,
+    pub(crate) digest: u64,
+    pub(crate) sources: Vec<SourceSince>,
 }
 
 /// The assignments of one channel's peers.
 #[derive(Debug, Default)]
 pub(crate) struct Dispatch {
     records: BTreeMap<PeerId, Record>,
-    staging: Vec<(PeerId, Arc<Content>)>,
-    pending: VecDeque<Vec<(PeerId, Arc<Content>)>>,
+    staging: Vec<(PeerId, Content)>,
+    pending: VecDeque<Vec<(PeerId, Content)>>,
     /// The number of the entry that is being staged.
     entry: u64,
 }
 
 impl Dispatch {
     /// Makes the dispatch of an owner whose peers, in the order of their ids, have been told all this.
-    pub(crate) fn restore(told: impl Iterator<Item = (PeerId, Told)>) -> Self {
-        let record = |told: Told| {
-            let content = Arc::new(told.content);
-            Record {
-                staged: Some(Arc::clone(&content)),
-                told: Some((told.generation, content)),
-                sources: told.sources,
-                ..Record::default()
-            }
+    pub(crate) fn restore(told: impl Iterator<Item = (PeerId, ToldBefore)>) -> Self {
+        let record = |told: ToldBefore| Record {
+            staged: Some(told.digest),
+            told: Some(told.generation),
+            sources: told.sources,
+            ..Record::default()
         };
         Self {
             records: told.map(|(peer, told)| (peer, record(told))).collect(),
@@ -110,30 +134,31 @@ impl Dispatch {
         }
     }
 
-    /// Notes what a peer must do now; returns whether that is news.
-    pub(crate) fn stage(&mut self, peer: PeerId, content: Content) -> bool {
+    /// Notes what a peer must do now; returns its digest if that is news.
+    pub(crate) fn stage(&mut self, peer: PeerId, content: Content) -> Option<u64> {
         let record = record(&mut self.records, peer, self.entry);
-        let staged = record.staged.as_deref();
-        if staged.is_some_and(|staged| staged.tells(&content)) {
-            return false;
+        let digest = content.digest();
+        if record.staged == Some(digest) {
+            return None;
         }
-        let before = staged.map_or(&[][..], |staged| &staged.tracks);
         let known = &record.sources;
-        let since = |track: &TrackAssignment| {
-            let same = |b: &TrackAssignment| b.track == track.track && b.source == track.source;
-            let stays = before.iter().any(same);
-            let known = known.iter().find(|(name, _)| *name == track.track);
-            let known = known.filter(|_| stays).map(|(_, since)| *since);
-            (
-                track.track.clone(),
-                known.unwrap_or(Since::Entry(self.entry)),
-            )
+        let since = |told: &TrackAssignment| {
+            let (track, source) = (told.track.clone(), told.source);
+            let known = known
+                .iter()
+                .find(|k| k.track == track && k.source == source);
+            let since = known.map_or(Since::Entry(self.entry), |known| known.since);
+            SourceSince {
+                track,
+                source,
+                since,
+            }
         };
         record.sources = content.tracks.iter().map(since).collect();
-        let content = Arc::new(content);
-        record.staged = Some(Arc::clone(&content));
+        record.staged = Some(digest);
+        record.pending += 1;
         self.staging.push((peer, content));
-        true
+        Some(digest)
     }
 
     /// Closes the entry: what was staged since the last call is sent when it is committed.
@@ -153,40 +178,42 @@ impl Dispatch {
         let entries = entries.min(self.pending.len());
         let committed: Vec<_> = self.pending.drain(..entries).collect();
         let newest = oldest + u64::try_from(entries).unwrap_or(u64::MAX);
-        let mut last: BTreeMap<PeerId, (u64, Arc<Content>)> = BTreeMap::new();
+        let mut last = BTreeMap::new();
         for (entry, contents) in (oldest..).zip(committed) {
-            last.extend(
-                contents
-                    .into_iter()
-                    .map(|(peer, content)| (peer, (entry, content))),
-            );
-        }
-        let mut send = Vec::new();
-        for (peer, (entry, content)) in last {
-            let record = self.records.get_mut(&peer);
-            let Some(record) = record.filter(|record| record.first_entry <= entry) else {
-                continue;
-            };
-            for (_, since) in &mut record.sources {
-                if matches!(since, Since::Entry(entry) if *entry < newest) {
-                    *since = Since::Generation(generation);
+            for (peer, content) in contents {
+                let record = self.records.get_mut(&peer);
+                if let Some(record) = record.filter(|record| record.first_entry <= entry) {
+                    record.pending -= 1;
+                    last.insert(peer, content);
                 }
             }
-            record.told = Some((generation, Arc::clone(&content)));
+        }
+        let mut send = Vec::new();
+        for (peer, content) in last {
+            let Some(record) = self.records.get_mut(&peer) else {
+                continue;
+            };
+            for source in &mut record.sources {
+                if matches!(source.since, Since::Entry(entry) if entry < newest) {
+                    source.since = Since::Generation(generation);
+                }
+            }
+            record.told = Some(generation);
             if record.attached {
-                send.push((peer, content.as_ref().clone().at(generation)));
+                send.push((peer, content.at(generation)));
             }
         }
         (entries > 0).then_some(send)
     }
 
-    /// The peer has a session and holds this generation: returns what to send again, if anything.
-    pub(crate) fn attach(&mut self, peer: PeerId, held: Option<Generation>) -> Option<Assignment> {
+    /// The peer has a session and holds this generation: returns the generation under which it has to be
+    /// told again what is planned, if it has. What is on its way to the log is told from there.
+    pub(crate) fn attach(&mut self, peer: PeerId, held: Option<Generation>) -> Option<Generation> {
         let record = record(&mut self.records, peer, self.entry);
         record.attached = true;
         record.acknowledged = held;
-        let (generation, content) = record.told.as_ref()?;
-        (held != Some(*generation)).then(|| content.as_ref().clone().at(*generation))
+        let told = record.told.filter(|_| record.pending == 0);
+        told.filter(|told| held != Some(*told))
     }
 
     pub(crate) fn detach(&mut self, peer: PeerId) {
@@ -219,36 +246,30 @@ impl Dispatch {
         track: &TrackName,
         held: Option<Generation>,
     ) -> bool {
-        let since = self
-            .records
-            .get(&peer)
-            .and_then(|record| record.sources.iter().find(|(name, _)| name == track));
-        match (held, since.map(|(_, since)| since)) {
+        let record = self.records.get(&peer);
+        let mut sources = record.into_iter().flat_map(|record| &record.sources);
+        let known = sources.find(|known| known.track == *track);
+        match (held, known.map(|known| known.since)) {
             (None, _) | (_, None) => true,
             (Some(_), Some(Since::Entry(_))) => false,
-            (Some(held), Some(Since::Generation(since))) => held >= *since,
+            (Some(held), Some(Since::Generation(since))) => held >= since,
         }
     }
 
     #[cfg(test)]
-    pub(crate) fn told(&self, peer: PeerId) -> Option<Told> {
+    pub(crate) fn told(&self, peer: PeerId) -> Option<ToldBefore> {
         let record = self.records.get(&peer)?;
-        let (generation, content) = record.told.as_ref()?;
-        let mut content = content.as_ref().clone();
-        // That a move has ended is the peer's own news.
-        for track in &mut content.tracks {
-            track.make_before_break = false;
-        }
-        Some(Told {
-            generation: *generation,
-            content,
+        Some(ToldBefore {
+            generation: record.told?,
+            digest: record.staged?,
             sources: record.sources.clone(),
         })
     }
 
-    /// Returns what the peer has been or is about to be told.
-    pub(crate) fn staged(&self, peer: PeerId) -> Option<&Content> {
-        self.records.get(&peer)?.staged.as_deref()
+    /// Whether this is what the peer has been or is about to be told.
+    pub(crate) fn is_staged(&self, peer: PeerId, content: &Content) -> bool {
+        let record = self.records.get(&peer);
+        record.is_some_and(|record| record.staged == Some(content.digest()))
     }
 }
 
@@ -300,6 +321,10 @@ mod tests {
         Source::Peer(PeerId(parent))
     }
 
+    fn stages(dispatch: &mut Dispatch, peer: PeerId, content: Content) -> bool {
+        dispatch.stage(peer, content).is_some()
+    }
+
     fn commit(dispatch: &mut Dispatch, index: u64) -> Vec<u64> {
         let sent = dispatch.committed(at(index), 1).unwrap();
         sent.iter()
@@ -311,9 +336,9 @@ mod tests {
     fn nothing_is_sent_before_its_entry_is_committed_and_only_its_own_content() {
         let mut dispatch = Dispatch::default();
         assert_eq!(dispatch.attach(PEER, None), None);
-        assert!(dispatch.stage(PEER, content(Source::Cdn, false, 1)));
+        assert!(stages(&mut dispatch, PEER, content(Source::Cdn, false, 1)));
         dispatch.close_entry();
-        assert!(dispatch.stage(PEER, content(under(2), true, 1)));
+        assert!(stages(&mut dispatch, PEER, content(under(2), true, 1)));
         dispatch.close_entry();
         let first = dispatch.committed(at(4), 1).unwrap();
         assert_eq!(first[0].1.tracks[0].source, Source::Cdn);
@@ -326,11 +351,11 @@ mod tests {
     fn equal_content_is_not_sent_again_and_the_end_of_a_move_is_no_news() {
         let mut dispatch = Dispatch::default();
         dispatch.attach(PEER, None);
-        assert!(dispatch.stage(PEER, content(under(2), true, 1)));
-        assert!(!dispatch.stage(PEER, content(under(2), true, 1)));
-        assert!(!dispatch.stage(PEER, content(under(2), false, 1)));
-        assert!(dispatch.stage(PEER, content(under(2), false, 9)));
-        assert!(dispatch.stage(PEER, content(under(3), false, 9)));
+        assert!(stages(&mut dispatch, PEER, content(under(2), true, 1)));
+        assert!(!stages(&mut dispatch, PEER, content(under(2), true, 1)));
+        assert!(!stages(&mut dispatch, PEER, content(under(2), false, 1)));
+        assert!(stages(&mut dispatch, PEER, content(under(2), false, 9)));
+        assert!(stages(&mut dispatch, PEER, content(under(3), false, 9)));
     }
 
     #[test]
@@ -355,9 +380,7 @@ mod tests {
             (Some(at(8)), None),
             (Some(other), Some(8)),
         ] {
-            let again = dispatch
-                .attach(PEER, held)
-                .map(|assignment| assignment.generation.index);
+            let again = dispatch.attach(PEER, held).map(|again| again.index);
             assert_eq!(again, expect, "{held:?}");
         }
     }

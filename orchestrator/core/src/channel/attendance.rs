@@ -1,6 +1,6 @@
 //! Who comes, who goes, and who only lost its session.
 
-use super::ChannelEngine;
+use super::{ChannelEngine, content};
 use crate::commands::{Alarm, ChannelCommand};
 use crate::events::SessionOpened;
 use crate::forest::Returning;
@@ -22,7 +22,10 @@ impl ChannelEngine {
         if !opened.held.is_empty() || opened.generation.is_some() {
             self.counters.returns(peer);
         }
-        if let Some(assignment) = self.dispatch.attach(peer, opened.generation) {
+        if let Some(generation) = self.dispatch.attach(peer, opened.generation)
+            && let Some(known) = self.forest.find(peer)
+        {
+            let assignment = content(&self.forest, known).at(generation);
             self.commands
                 .push_back(ChannelCommand::Assign { peer, assignment });
         }

@@ -8,7 +8,7 @@ use crate::dispatch::Content;
 use crate::forest::node::{NodeRef, PeerRef};
 use crate::forest::{Changes, Forest};
 use crate::ids::{Generation, PeerId, Source};
-use crate::state::{DecidedEdge, DecidedPeer, Edge, Entry, Offer, Parting, TrackRecord};
+use crate::state::{DecidedEdge, DecidedPeer, Edge, Entry, Offer, Parting, Telling, TrackRecord};
 
 /// The lease, in rates of the peer's tracks, where the policy names none.
 const LEASE_RATES: u64 = 4;
@@ -39,9 +39,9 @@ impl ChannelEngine {
         entry.left = changes.left.into_iter().collect();
         for peer in changes.peers {
             if let Some(known) = self.forest.find(peer)
-                && self.dispatch.stage(peer, content(&self.forest, known))
+                && let Some(digest) = self.dispatch.stage(peer, content(&self.forest, known))
             {
-                entry.told.push(peer);
+                entry.told.push(Telling { peer, digest });
             }
         }
         if !entry.is_empty() {

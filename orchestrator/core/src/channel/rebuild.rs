@@ -5,14 +5,13 @@
 
 use core::time::Duration;
 
-use super::entry::content;
 use super::{ChannelEngine, whole_millis};
-use crate::dispatch::{Dispatch, Since, Told};
+use crate::ChannelConfig;
+use crate::dispatch::{Dispatch, Since, SourceSince, ToldBefore};
 use crate::forest::Forest;
-use crate::ids::{Generation, PeerId, TrackName};
+use crate::ids::{Generation, PeerId};
 use crate::policy::Policy;
-use crate::state::{ChannelState, LogPosition, PeerRecord};
-use crate::{ChannelConfig, TrackIndex};
+use crate::state::{ChannelState, LogPosition, PeerRecord, TrackRecord};
 
 impl ChannelEngine {
     /// Makes the engine of the owner of this term. The state must be that at, or after, the term's first
@@ -52,25 +51,25 @@ impl ChannelEngine {
     }
 }
 
-/// What each peer was told: what is planned for it, as of the entry that last changed it.
+/// What each peer was told, but for those who are not where their records say: they are told so with the
+/// next entry.
 fn told<'a>(
     state: &'a ChannelState,
     forest: &'a Forest,
-) -> impl Iterator<Item = (PeerId, Told)> + 'a {
+) -> impl Iterator<Item = (PeerId, ToldBefore)> + 'a {
     let incarnation = state.incarnation();
     let generation = move |at: LogPosition| Generation {
         incarnation,
         term: at.term,
         index: at.index,
     };
-    let known = state.peers().zip(forest.peers().values());
-    // Who is not where its record says is told so with the next entry.
-    let known = known.filter(|((id, _), _)| !forest.is_touched(*id));
-    known.filter_map(move |((id, record), peer)| {
-        let told = Told {
-            generation: generation(record.told?),
-            content: content(forest, *peer),
-            sources: sources(record, forest, generation),
+    let known = state.peers().filter(|(id, _)| !forest.is_touched(*id));
+    known.filter_map(move |(id, record)| {
+        let told = record.told?;
+        let told = ToldBefore {
+            generation: generation(told.at),
+            digest: told.digest,
+            sources: sources(record, state.tracks(), generation),
         };
         Some((id, told))
     })
@@ -78,13 +77,19 @@ fn told<'a>(
 
 fn sources(
     record: &PeerRecord,
-    forest: &Forest,
+    tracks: &[TrackRecord],
     generation: impl Fn(LogPosition) -> Generation,
-) -> Vec<(TrackName, Since)> {
-    let name = |track: TrackIndex| Some(forest.trees().get(&track)?.name.clone());
-    let sources = record.edges.iter().filter_map(|edge| {
-        let since = Since::Generation(generation(edge.since));
-        Some((name(edge.track)?, since))
-    });
-    sources.collect()
+) -> Vec<SourceSince> {
+    let name = |index| Some(&tracks.iter().find(|track| track.index == index)?.name);
+    let mut sources = Vec::with_capacity(record.edges.len());
+    sources.extend(record.edges.iter().filter_map(|known| {
+        Some(SourceSince {
+            track: name(known.track)?.clone(),
+            source: known.edge.source,
+            since: Since::Generation(generation(known.since)),
+        })
+    }));
+    // As assignments are ordered.
+    sources.sort_by(|one, other| one.track.cmp(&other.track));
+    sources
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::cow_map::CowMap;
-use super::entry::{DecidedEdge, ENTRY_VERSION, Edge, Entry, Offer, TrackRecord};
+use super::entry::{DecidedEdge, ENTRY_VERSION, Edge, Entry, Offer, Telling, TrackRecord};
 use super::hash::{Kind, StateHash};
 use super::outcome::{LogPosition, Outcome, Refusal};
 use crate::ids::{PeerId, Source, TrackIndex};
@@ -50,10 +50,20 @@ pub(super) struct ChannelHead {
 pub struct PeerRecord {
     /// What it is willing to do and wants.
     pub offer: Offer,
-    /// The place of the entry that last changed its assignment; `None`: it was never told anything.
-    pub told: Option<LogPosition>,
+    /// What it was told last; `None`: it was never told anything.
+    pub told: Option<Told>,
     /// Its places in the trees, ordered by track, then stripe.
     pub edges: Vec<EdgeRecord>,
+}
+
+/// What a peer was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The place of the entry that said so.
+    pub at: LogPosition,
+    /// Of the assignment.
+    #[serde(with = "postcard::fixint::le")]
+    pub digest: u64,
 }
 
 /// A peer's place in one tree.
@@ -182,7 +192,8 @@ impl ChannelState {
         if let Some(parted) = same {
             return Err(Refusal::OwnNeighbour(parted.one));
         }
-        entry.told.iter().try_for_each(|peer| members.check(*peer))
+        let mut told = entry.told.iter();
+        told.try_for_each(|telling| members.check(telling.peer))
     }
 
     /// Changes everything that the entry, which has been checked, says.
@@ -205,8 +216,8 @@ impl ChannelState {
         for edge in &entry.edges {
             self.change_peer(edge.peer, |record| record.note_edge(edge, at));
         }
-        for peer in &entry.told {
-            self.change_peer(*peer, |record| record.told = Some(at));
+        for Telling { peer, digest } in entry.told.iter().copied() {
+            self.change_peer(peer, |record| record.told = Some(Told { at, digest }));
         }
         self.note_pairs(entry);
         self.note_accusations(entry);

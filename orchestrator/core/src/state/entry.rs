@@ -43,7 +43,17 @@ pub struct Entry {
     /// Suspects whose accusations are forgotten.
     pub forgotten: Vec<PeerId>,
     /// Peers whose assignment changed: this entry's place in the log is their newest generation.
-    pub told: Vec<PeerId>,
+    pub told: Vec<Telling>,
+}
+
+/// A peer's assignment has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telling {
+    /// Whose.
+    pub peer: PeerId,
+    /// Of what it says, so that a new owner can tell whether what it would say is news.
+    #[serde(with = "postcard::fixint::le")]
+    pub digest: u64,
 }
 
 /// A peer as it is from here on.
@@ -271,7 +281,10 @@ mod tests {
                 suspect: other,
             }],
             forgotten: vec![one],
-            told: vec![one],
+            told: vec![Telling {
+                peer: one,
+                digest: u64::MAX,
+            }],
             ..Entry::new(u64::MAX, Duration::from_millis(42))
         }
     }

@@ -32,11 +32,12 @@ mod shard;
 mod shard_snapshot;
 mod snapshot;
 
-pub use channel::{ChannelState, EdgeRecord, PeerRecord};
+pub use channel::{ChannelState, EdgeRecord, PeerRecord, Told};
 pub(crate) use codec::millis;
 pub use codec::{DecodeError, EntryTooLong, MOST_ENTRY_BYTES};
 pub use entry::{
-    Accusation, DecidedEdge, DecidedPeer, ENTRY_VERSION, Edge, Entry, Offer, Parting, TrackRecord,
+    Accusation, DecidedEdge, DecidedPeer, ENTRY_VERSION, Edge, Entry, Offer, Parting, Telling,
+    TrackRecord,
 };
 pub use hash::StateHash;
 pub use meta::{

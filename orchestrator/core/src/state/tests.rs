@@ -76,6 +76,11 @@ fn edge(peer: u64, track: u32, source: Option<Source>) -> DecidedEdge {
     }
 }
 
+fn tells(peer: u64) -> Telling {
+    let (peer, digest) = (PeerId(peer), peer);
+    Telling { peer, digest }
+}
+
 fn under(parent: u64) -> Option<Source> {
     Some(Source::Peer(PeerId(parent)))
 }
@@ -87,7 +92,7 @@ fn two() -> ChannelState {
         tracks: Some(vec![track(0, "v0"), track(1, "v1")]),
         peers: vec![joins(1), joins(2)],
         edges: vec![edge(1, 0, Some(Source::Cdn)), edge(2, 0, under(1))],
-        told: vec![PeerId(1), PeerId(2)],
+        told: vec![tells(1), tells(2)],
         ..Entry::new(7, Duration::from_millis(50))
     };
     assert_eq!(state.apply(&entry, AT), Outcome::Applied);
@@ -177,7 +182,7 @@ fn a_bad_entry_changes_nothing() {
         ),
         (
             Entry {
-                told: vec![PeerId(5)],
+                told: vec![tells(5)],
                 ..new()
             },
             unknown,
@@ -208,7 +213,7 @@ fn records_say_when_a_source_was_decided_and_when_a_peer_was_told() {
     let later = LogPosition { term: 3, index: 12 };
     let moved = Entry {
         edges: vec![edge(2, 0, Some(Source::Cdn)), edge(1, 0, Some(Source::Cdn))],
-        told: vec![PeerId(1)],
+        told: vec![tells(1)],
         ..Entry::new(7, Duration::ZERO)
     };
     assert!(state.apply(&moved, later).is_applied());
@@ -218,7 +223,7 @@ fn records_say_when_a_source_was_decided_and_when_a_peer_was_told() {
         (AT, later),
         "the source of 1 is what it was"
     );
-    let told = |peer| state.peer(PeerId(peer)).unwrap().told;
+    let told = |peer| state.peer(PeerId(peer)).unwrap().told.map(|told| told.at);
     assert_eq!((told(1), told(2)), (Some(later), Some(AT)));
     assert_eq!(
         state.time(),
@@ -548,7 +553,8 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         (entry.peers, entry.edges, entry.parted) = (joined, edges, parted);
         (entry.accusations, entry.forgotten) = (accusations, forgotten);
         if time % 4 == 0 {
-            (entry.left, entry.told) = (left, told);
+            entry.left = left;
+            entry.told = told.iter().map(|peer| tells(peer.0)).collect();
         }
         entry
     })
