@@ -1,9 +1,10 @@
-//! Commits per second: `cargo bench -p espalier-raft-store --bench commit [-- SECONDS [DIRECTORY]]`.
+//! Commits per second: `cargo bench -p espalier-raft-store --bench commit [-- SECONDS [DIRECTORY]]`, and what a
+//! log takes on the disk: `… -- growth SECONDS [DIRECTORY]`.
 //!
 //! Appends of 1, 10, 100 and 1,000 entries of 100 bytes by 1 and 8 groups, each with one append in flight; next
 //! to it a plain file that gets the same bytes and an `fdatasync`. Slices of both take turns, because a disk's
 //! speed changes by the minute. Then: how many of 64 groups' appends share a sync, and how much disk a log takes
-//! that is purged all the time.
+//! that is purged all the time, and how long the opening of a long one takes.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -62,29 +63,45 @@ fn options() -> StoreOptions {
 
 fn main() -> anyhow::Result<()> {
     // cargo passes `--bench`.
-    let arguments: Vec<String> = std::env::args()
+    let mut arguments: Vec<String> = std::env::args()
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    let only_growth = arguments.first().is_some_and(|first| first == "growth");
+    if only_growth {
+        arguments.remove(0);
+    }
     let seconds: f64 = arguments
         .first()
         .map_or(Ok(3.0), |seconds| seconds.parse())?;
+    let time = Duration::from_secs_f64(seconds);
     let parent = arguments.get(1).map_or_else(std::env::temp_dir, Into::into);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        println!("| groups | batch | commits/s | entries/s | p50 ms | p99 ms | appends/sync | plain file: commits/s | p50 ms | p99 ms |");
-        println!("|---|---|---|---|---|---|---|---|---|---|");
-        for groups in [1, 8] {
-            for batch in [1, 10, 100, 1000] {
-                row(&parent, groups, batch, Duration::from_secs_f64(seconds)).await?;
-            }
+        if only_growth {
+            return growth(&parent, time).await;
         }
-        row(&parent, 64, 1, Duration::from_secs_f64(seconds)).await?;
-        growth(&parent, Duration::from_secs_f64(seconds * 5.0)).await
+        rates(&parent, time).await?;
+        growth(&parent, time * 5).await?;
+        opening(&parent).await
     })
+}
+
+async fn rates(parent: &Path, time: Duration) -> anyhow::Result<()> {
+    println!(
+        "| groups | batch | appends/s | entries/s | p50 ms | p99 ms | appends/commit \
+         | plain file: appends/s | p50 ms | p99 ms |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for groups in [1, 8] {
+        for batch in [1, 10, 100, 1000] {
+            row(parent, groups, batch, time).await?;
+        }
+    }
+    row(parent, 64, 1, time).await
 }
 
 /// One group and what its appends took.
@@ -224,9 +241,14 @@ async fn growth(parent: &Path, time: Duration) -> anyhow::Result<()> {
             anyhow::Ok(next)
         }));
     }
-    let mut most = 0;
+    let (mut most, mut shown, mut series) = (0, Duration::ZERO, Vec::new());
     while tasks.iter().any(|task| !task.is_finished()) {
-        most = most.max(disk_bytes(dir.path())?);
+        let now = disk_bytes(dir.path())?;
+        most = most.max(now);
+        if begun.elapsed() >= shown + time / 10 {
+            shown = begun.elapsed();
+            series.push((now / 1_000_000).to_string());
+        }
         tokio::time::sleep(SLICE).await;
     }
     let mut entries = 0;
@@ -235,15 +257,46 @@ async fn growth(parent: &Path, time: Duration) -> anyhow::Result<()> {
     }
     let figures = store.figures();
     store.close();
-    println!();
     println!(
-        "written in {:.0} s: {entries} entries, {} MB; live at most 21 MB; disk at most {} MB, at the end {} MB; \
-         purged and not yet deleted at the end: {}",
+        "\nwritten in {:.0} s: {entries} entries, {} MB, {} commits; live at most 21 MB; disk at most {} MB, at the \
+         end {} MB; purged and not yet deleted at the end: {}; memory {} MB; the disk in MB, after each tenth: {}",
         begun.elapsed().as_secs_f64(),
         figures.bytes / 1_000_000,
+        figures.commits,
         most / 1_000_000,
         disk_bytes(dir.path())? / 1_000_000,
         figures.doomed,
+        resident_bytes()? / 1_000_000,
+        series.join(" "),
     );
+    Ok(())
+}
+
+fn resident_bytes() -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap_or("0 kB");
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+/// Opening reads and checks everything.
+async fn opening(parent: &Path) -> anyhow::Result<()> {
+    let dir = tempfile::tempdir_in(parent)?;
+    let store = Store::open(dir.path(), &options())?;
+    let mut log: Log = store.group(1).await?;
+    for first in (0..100_000).step_by(500) {
+        append(&mut log, first, 500, 1024).await?;
+    }
+    drop(store);
+    let begun = Instant::now();
+    let store = Store::open(dir.path(), &options())?;
+    let took = begun.elapsed();
+    println!(
+        "\nopened and checked: 100000 entries of 1 KiB in {:.2} s",
+        took.as_secs_f64()
+    );
+    drop(store);
     Ok(())
 }

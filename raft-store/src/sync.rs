@@ -11,6 +11,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Whether the override is in this program. Elsewhere than on Linux sled calls `fsync` by itself.
+pub(crate) const OVERRIDDEN: bool = cfg!(target_os = "linux");
+
 /// Syncs that came through the override since the program started.
 static SYNCS: AtomicU64 = AtomicU64::new(0);
 /// Of these, the ones that the operating system refused.

@@ -134,11 +134,16 @@ impl<E: Engine> Writer<E> {
         loop {
             match self.engine.commit(batch).await {
                 Ok(()) => {
-                    self.shared.health.set(Health::Well);
+                    if self.shared.health.get() != Health::Well {
+                        tracing::info!("the store's disk has room again");
+                        self.shared.health.set(Health::Well);
+                    }
                     return Ok(());
                 }
                 Err(CommitError::Full(what)) => {
-                    tracing::warn!(%what, "the store's disk is full; nothing is acknowledged");
+                    if self.shared.health.get() == Health::Well {
+                        tracing::warn!(%what, "the store's disk is full; nothing is acknowledged");
+                    }
                     self.shared.health.set(Health::Full(what.as_str().into()));
                     if self.shared.queue.ended() {
                         return Err(format!("closed while the disk was full ({what})").into());

@@ -167,7 +167,7 @@ async fn fill_and_make_room(dir: &Path, reserve: u64) {
     }
     store.close();
     drop(store);
-    let expected = expected.lock().expect("unharmed");
+    let expected = std::mem::take(&mut *expected.lock().expect("unharmed"));
     assert!(
         expected.acknowledged > 1000,
         "only {} entries fitted",

@@ -20,7 +20,7 @@ use crate::sync;
 /// How long a writer waits before it looks for room again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often, and how far apart, an open is repeated while sled's own threads still hold its lock.
-const LOCK_TRIES: u32 = 200;
+const LOCK_TRIES: u32 = 1000;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The open database, which may be absent for a moment while it is opened anew.
@@ -78,7 +78,9 @@ impl SledEngine {
         }
         let before = sync::count();
         match self.write(batch) {
-            Ok(()) if sync::count().calls > before.calls => self.stands(batch.seal),
+            Ok(()) if !sync::OVERRIDDEN || sync::count().calls > before.calls => {
+                self.stands(batch.seal)
+            }
             Ok(()) => Err(CommitError::Failed(
                 "sled's flush did not sync its file".into(),
             )),
@@ -306,9 +308,13 @@ pub(crate) fn open_sled(database: &Path, cache_bytes: u64) -> Result<sled::Db, S
         };
         // The store holds a lock of its own, so this is sled's own lock, which its threads give back a
         // little after the database was dropped.
-        tries += 1;
-        if tries >= LOCK_TRIES || !error.to_string().contains("could not acquire lock") {
+        if !error.to_string().contains("could not acquire lock") {
             return Err(sort(error));
+        }
+        tries += 1;
+        if tries >= LOCK_TRIES {
+            let held = std::io::Error::new(std::io::ErrorKind::WouldBlock, error.to_string());
+            return Err(SledOpenError::Io(held));
         }
         std::thread::sleep(LOCK_PAUSE);
     }

@@ -8,6 +8,10 @@
     unsafe_code,
     reason = "standing in for C functions; each passes its arguments on unchanged"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the kernel's answers fit what the C functions return"
+)]
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
