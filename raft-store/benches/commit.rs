@@ -1,5 +1,5 @@
 //! Commits per second: `cargo bench -p espalier-raft-store --bench commit [-- SECONDS [DIRECTORY]]`, and what a
-//! log takes on the disk: `… -- growth SECONDS [DIRECTORY]`.
+//! log takes on the disk: `… -- growth SECONDS [DIRECTORY [ENTRIES]]`.
 //!
 //! Appends of 1, 10, 100 and 1,000 entries of 100 bytes by 1 and 8 groups, each with one append in flight; next
 //! to it a plain file that gets the same bytes and an `fdatasync`. Slices of both take turns, because a disk's
@@ -82,10 +82,13 @@ fn main() -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         if only_growth {
-            return growth(&parent, time).await;
+            let keep = arguments
+                .get(2)
+                .map_or(Ok(2560), |entries| entries.parse())?;
+            return growth(&parent, time, keep).await;
         }
         rates(&parent, time).await?;
-        growth(&parent, time * 5).await?;
+        growth(&parent, time * 5, 2560).await?;
         opening(&parent).await
     })
 }
@@ -221,8 +224,8 @@ fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
     Ok(sum)
 }
 
-/// Four groups that each keep between 2.5 and 5 MB of entries of 1 KiB.
-async fn growth(parent: &Path, time: Duration) -> anyhow::Result<()> {
+/// Four groups that each keep between `keep` and twice as many entries of 1 KiB.
+async fn growth(parent: &Path, time: Duration, keep: u64) -> anyhow::Result<()> {
     let dir = tempfile::tempdir_in(parent)?;
     let store = Store::open(dir.path(), &options())?;
     let begun = Instant::now();
@@ -234,8 +237,8 @@ async fn growth(parent: &Path, time: Duration) -> anyhow::Result<()> {
             while begun.elapsed() < time {
                 append(&mut log, next, 32, 1024).await?;
                 next += 32;
-                if next % 2560 < 32 && next > 5120 {
-                    log.purge(log_id(next - 2560)).await?;
+                if next % keep < 32 && next > 2 * keep {
+                    log.purge(log_id(next - keep)).await?;
                 }
             }
             anyhow::Ok(next)
@@ -258,11 +261,12 @@ async fn growth(parent: &Path, time: Duration) -> anyhow::Result<()> {
     let figures = store.figures();
     store.close();
     println!(
-        "\nwritten in {:.0} s: {entries} entries, {} MB, {} commits; live at most 21 MB; disk at most {} MB, at the \
+        "\nwritten in {:.0} s: {entries} entries, {} MB, {} commits; live at most {} MB; disk at most {} MB, at the \
          end {} MB; purged and not yet deleted at the end: {}; memory {} MB; the disk in MB, after each tenth: {}",
         begun.elapsed().as_secs_f64(),
         figures.bytes / 1_000_000,
         figures.commits,
+        4 * 2 * keep * 1024 / 1_000_000,
         most / 1_000_000,
         disk_bytes(dir.path())? / 1_000_000,
         figures.doomed,
