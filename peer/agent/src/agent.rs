@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cdn::Cdn;
 use crate::config::AgentConfig;
-use crate::endpoint::{self, EndpointError};
+use crate::endpoint::EndpointError;
+use crate::endpoints::Endpoints;
 use crate::engine_task::{EngineHandle, EngineTask, Inputs, Outputs};
 use crate::feed::{Feed, FeedPlan};
 use crate::hls::{self, Served};
@@ -114,7 +115,8 @@ impl Agent {
         config: AgentConfig,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
-        let node = endpoint::parse(&config.orchestrator, config.authorities.as_deref())?;
+        let nodes = Endpoints::new(&config.orchestrators, config.authorities.clone())?;
+        let node = watch::Sender::new(nodes.current().clone());
         let listener = match config.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -155,15 +157,17 @@ impl Agent {
                 milestones: Arc::clone(&milestones),
             },
         );
+        let attached_to = node.subscribe();
         let session_task = Session::new(
-            session_config(&config, node.clone()),
+            session_config(&config),
+            (nodes, node),
             session_events,
             requests,
             reported,
         );
         let feed = Feed {
             channel: config.channel.clone(),
-            node,
+            node: attached_to,
             token: config.token.clone(),
             plan: planned,
             events: io,
@@ -267,9 +271,8 @@ fn engine_config(config: &AgentConfig) -> EngineConfig {
     }
 }
 
-fn session_config(config: &AgentConfig, endpoint: tonic::transport::Endpoint) -> SessionConfig {
+fn session_config(config: &AgentConfig) -> SessionConfig {
     SessionConfig {
-        endpoint,
         token: config.token.clone(),
         peer: config.peer.to_string(),
         channel: config.channel.clone(),

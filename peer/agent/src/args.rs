@@ -74,9 +74,15 @@ pub(crate) struct RelayArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// The orchestrator
-    #[arg(long, value_name = "URL", env = "ESPALIER_ENDPOINT")]
-    orchestrator: String,
+    /// The orchestrator; several nodes of one may be named, with commas between them or one by one
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "ESPALIER_ENDPOINT",
+        value_delimiter = ',',
+        required = true
+    )]
+    orchestrator: Vec<String>,
     /// The channel's name
     #[arg(long, value_name = "NAME")]
     channel: String,
@@ -140,7 +146,8 @@ impl Command {
             upload_bps,
             tracks: track,
             listen,
-            ..AgentConfig::new(orchestrator, channel, token.trim())
+            orchestrators: orchestrator,
+            ..AgentConfig::new("", channel, token.trim())
         };
         (
             agent,
@@ -197,6 +204,17 @@ mod tests {
     }
 
     #[test]
+    fn several_nodes_may_be_named() {
+        for words in [
+            "relay --channel c --token t --orchestrator http://a:1,http://b:1",
+            "relay --channel c --token t --orchestrator http://a:1 --orchestrator http://b:1",
+        ] {
+            let (agent, _) = parse(words).unwrap().command.into_configs();
+            assert_eq!(agent.orchestrators, ["http://a:1", "http://b:1"], "{words}");
+        }
+    }
+
+    #[test]
     fn bad_usage_is_refused() {
         let table = [
             "",
@@ -204,6 +222,7 @@ mod tests {
             "play --channel c --token t --orchestrator http://h:1",
             "play --listen nowhere --channel c --token t --orchestrator http://h:1",
             "play --listen 127.0.0.1:0 --upload much --channel c --token t --orchestrator http://h:1",
+            "relay --channel c --token t",
             "relay --consumer --channel c --token t --orchestrator http://h:1",
         ];
         for words in table {

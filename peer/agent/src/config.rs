@@ -11,8 +11,9 @@ use espalier_peer_core::{PeerId, Role};
 pub struct AgentConfig {
     /// This peer's id; made anew for each process.
     pub peer: PeerId,
-    /// The node: `http://host:port` or `https://host:port`.
-    pub orchestrator: String,
+    /// The nodes that it may attach to, the first one first: `http://host:port` or `https://host:port`. It
+    /// learns of others from those.
+    pub orchestrators: Vec<String>,
     /// A PEM file with the certificate authorities to trust instead of the system's.
     pub authorities: Option<PathBuf>,
     /// The channel's id.
@@ -41,7 +42,7 @@ impl AgentConfig {
     ) -> Self {
         Self {
             peer: PeerId(rand::random()),
-            orchestrator: orchestrator.into(),
+            orchestrators: vec![orchestrator.into()],
             authorities: None,
             channel: channel.into(),
             token: token.into(),

@@ -35,8 +35,8 @@ pub(crate) struct FeedPlan {
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) channel: String,
-    /// The node that the session is attached to.
-    pub(crate) node: Endpoint,
+    /// The node that the session is attached to, or was last.
+    pub(crate) node: watch::Receiver<Endpoint>,
     /// The viewer's token; only the node is shown it.
     pub(crate) token: String,
     pub(crate) plan: watch::Receiver<FeedPlan>,
@@ -158,7 +158,7 @@ impl Feed {
                 .parse()
                 .map_err(|_| FeedError::Token)?;
             request.metadata_mut().insert("authorization", bearer);
-            self.node.clone()
+            self.node.borrow().clone()
         } else {
             endpoint::parse(signer, None)?
         };

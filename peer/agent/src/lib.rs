@@ -18,6 +18,7 @@ mod backoff;
 mod cdn;
 mod config;
 mod endpoint;
+mod endpoints;
 mod engine_task;
 mod feed;
 mod hls;

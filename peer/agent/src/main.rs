@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 async fn program(cli: Cli) -> Result<(), Failure> {
     let (config, transport) = cli.command.into_configs();
-    let orchestrator = config.orchestrator.clone();
+    let orchestrator = config.orchestrators.join(", ");
     let transport = WebRtcTransport::new(transport).map_err(|mistakes| {
         mistakes.iter().fold(
             Failure::usage("the link settings cannot work"),

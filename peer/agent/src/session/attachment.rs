@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use espalier_proto::v1::peer_service_client::PeerServiceClient;
 use espalier_proto::v1::{self, node_message, notice, peer_message::Kind};
+use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Request, Status, Streaming};
@@ -30,7 +32,7 @@ impl Session {
         };
         let open = self.open_message(held);
         let connecting = connect(
-            self.config.endpoint.clone(),
+            self.nodes.current().clone(),
             self.config.token.clone(),
             open,
         );
@@ -43,6 +45,10 @@ impl Session {
             Some(Ok(Err(refusal))) => return refusal,
             Some(Ok(Ok(connected))) => connected,
         };
+        // The new node has ended the old session by now, or is about to.
+        drop(self.leaving.take());
+        self.node.send_replace(self.nodes.current().clone());
+        self.nodes.learn(&connected.welcome.endpoints);
         self.serve(connected).await
     }
 
@@ -104,6 +110,7 @@ impl Session {
         }
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut moving = None;
         let outcome = loop {
             // Reads from the node only when the engine's task has room, so that this loop never waits
             // for that task and always drains its requests.
@@ -117,6 +124,12 @@ impl Session {
                             Interpreted::Event(event) => drop(permit.send(event)),
                             Interpreted::Nothing => {}
                             Interpreted::Deleted => break Outcome::ChannelDeleted,
+                            Interpreted::Drain(within) => {
+                                tracing::info!(?within, "the node is about to stop");
+                                if self.nodes.has_others() {
+                                    moving.get_or_insert(Instant::now() + moment(within));
+                                }
+                            }
                         },
                         Ok(None) => break lost("the node ended the stream".to_owned(), true),
                         Err(status) => break lost(status_text(&status), true),
@@ -137,6 +150,12 @@ impl Session {
                         drop(tokio::time::timeout(Duration::from_millis(500), ended).await);
                         return Outcome::Left;
                     }
+                }
+                () = until(moving) => {
+                    return Outcome::Moving(Box::new(Left {
+                        _outgoing: outgoing,
+                        _incoming: incoming,
+                    }));
                 }
                 _ = ticks.tick() => {
                     let report = *self.reports.borrow_and_update();
@@ -215,7 +234,28 @@ fn milliseconds_now() -> u64 {
     })
 }
 
+/// Both directions of a session that is not read any more.
+#[derive(Debug)]
+pub(super) struct Left {
+    _outgoing: mpsc::Sender<v1::PeerMessage>,
+    _incoming: Streaming<v1::NodeMessage>,
+}
+
+/// When to go to another node, if this one is to be left within that time: anywhere in its first three
+/// quarters, so that an audience does not arrive all at once.
+fn moment(within: Duration) -> Duration {
+    within.mul_f64(rand::rng().random_range(0.0..=0.75))
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
 enum Interpreted {
+    Drain(Duration),
     Event(SessionEvent),
     Nothing,
     Deleted,
@@ -233,8 +273,7 @@ fn interpret(message: v1::NodeMessage) -> Interpreted {
         Some(node_message::Kind::Notice(notice)) => match notice.kind {
             Some(notice::Kind::ChannelDeleted(_)) => Interpreted::Deleted,
             Some(notice::Kind::Drain(drain)) => {
-                tracing::info!(within_ms = drain.within_ms, "the node is about to stop");
-                Interpreted::Nothing
+                Interpreted::Drain(Duration::from_millis(u64::from(drain.within_ms)))
             }
             None => Interpreted::Nothing,
         },

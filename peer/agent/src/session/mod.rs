@@ -5,6 +5,9 @@
 //! [`SessionRequest`]s and is kept in [`Standing`], so that a new attachment begins with the current
 //! states and not with a history.
 //!
+//! The session may be at any of several nodes: after a loss it goes on to the next, and when a node says that
+//! it is about to stop, at a moment of its own choice and without giving up the old session first.
+//!
 //! Invariants: the task always drains its requests, attached or not, so that the engine's task never
 //! waits for it; after the first attachment it never gives up; before it, it gives up after
 //! [`SessionConfig::first_contact`].
@@ -22,13 +25,14 @@ use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
+use self::attachment::Left;
 pub(crate) use self::standing::Standing;
 use crate::backoff::Backoff;
+use crate::endpoints::Endpoints;
 
 /// Who attaches, where, and as what.
 #[derive(Debug, Clone)]
 pub(crate) struct SessionConfig {
-    pub(crate) endpoint: Endpoint,
     pub(crate) token: String,
     pub(crate) peer: String,
     pub(crate) channel: String,
@@ -118,12 +122,17 @@ enum Outcome {
         code: Code,
         message: String,
     },
+    /// The node is about to stop, and it is this peer's turn to go to another.
+    Moving(Box<Left>),
 }
 
 /// The task's state.
 #[derive(Debug)]
 pub(crate) struct Session {
     config: SessionConfig,
+    nodes: Endpoints,
+    /// Which node the session is attached to, for others.
+    node: watch::Sender<Endpoint>,
     events: mpsc::Sender<SessionEvent>,
     requests: mpsc::Receiver<SessionRequest>,
     reports: watch::Receiver<v1::Report>,
@@ -132,17 +141,22 @@ pub(crate) struct Session {
     attached_once: bool,
     /// Rises with each attempt, at whichever node.
     attempt: u64,
+    /// The session at a node that is about to stop, kept until there is another.
+    leaving: Option<Box<Left>>,
 }
 
 impl Session {
     pub(crate) fn new(
         config: SessionConfig,
+        (nodes, node): (Endpoints, watch::Sender<Endpoint>),
         events: mpsc::Sender<SessionEvent>,
         requests: mpsc::Receiver<SessionRequest>,
         reports: watch::Receiver<v1::Report>,
     ) -> Self {
         Self {
             config,
+            nodes,
+            node,
             events,
             requests,
             reports,
@@ -150,6 +164,7 @@ impl Session {
             ticket: bytes::Bytes::new(),
             attached_once: false,
             attempt: 0,
+            leaving: None,
         }
     }
 
@@ -158,7 +173,16 @@ impl Session {
         let started = Instant::now();
         let mut backoff = Backoff::reconnecting();
         loop {
-            let problem = match self.attach().await {
+            let outcome = self.attach().await;
+            if self.leaving.take().is_some() && self.tell_detached().await.is_none() {
+                return SessionEnd::Left;
+            }
+            let problem = match outcome {
+                Outcome::Moving(left) => {
+                    self.leaving = Some(left);
+                    self.nodes.advance();
+                    continue;
+                }
                 Outcome::Left => return SessionEnd::Left,
                 Outcome::ChannelDeleted => return SessionEnd::ChannelDeleted,
                 Outcome::Lost { problem, attached } => {
@@ -187,6 +211,7 @@ impl Session {
             if !self.attached_once && waited >= self.config.first_contact {
                 return SessionEnd::Unreachable { waited, problem };
             }
+            self.nodes.advance();
             tracing::debug!(problem, "trying again");
             let pause = match self.attached_once {
                 true => backoff.wait(),
@@ -198,6 +223,11 @@ impl Session {
                 return SessionEnd::Left;
             }
         }
+    }
+
+    /// Says that the session is lost. `None`: nobody hears it.
+    async fn tell_detached(&mut self) -> Option<()> {
+        self.events.send(SessionEvent::Detached).await.ok()
     }
 
     /// Runs `work` while taking in requests. `None`: the peer leaves, or its engine is gone.

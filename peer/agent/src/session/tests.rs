@@ -49,6 +49,11 @@ impl Attachment {
     }
 
     async fn open_and_welcome(&mut self, ticket: &[u8]) -> v1::Open {
+        self.open_and_name(ticket, &[]).await
+    }
+
+    /// Welcomes the peer and names the cluster's nodes.
+    async fn open_and_name(&mut self, ticket: &[u8], nodes: &[&Node]) -> v1::Open {
         let Kind::Open(open) = self.next().await else {
             panic!("the first message is not Open")
         };
@@ -56,6 +61,7 @@ impl Attachment {
             ticket: ticket.to_vec(),
             incarnation: 9,
             report_interval_ms: 20,
+            endpoints: nodes.iter().map(|node| node.uri()).collect(),
             ..v1::Welcome::default()
         };
         self.say(node_message::Kind::Welcome(welcome)).await;
@@ -113,6 +119,10 @@ impl Drop for Node {
 }
 
 impl Node {
+    fn uri(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Runs a node in a runtime of its own, which dies with all its connections when it is dropped.
     async fn start(address: SocketAddr) -> Self {
         let (sender, attachments) = mpsc::channel(4);
@@ -150,16 +160,20 @@ struct Peer {
     events: mpsc::Receiver<SessionEvent>,
     requests: mpsc::Sender<SessionRequest>,
     reports: watch::Sender<v1::Report>,
+    attached_to: watch::Receiver<tonic::transport::Endpoint>,
     end: tokio::task::JoinHandle<SessionEnd>,
 }
 
 impl Peer {
     fn start(address: SocketAddr, token: &str, first_contact: Duration) -> Self {
+        Self::start_at(&[address], token, first_contact)
+    }
+
+    fn start_at(addresses: &[SocketAddr], token: &str, first_contact: Duration) -> Self {
         let (sender, events) = mpsc::channel(16);
         let (requests, taken) = mpsc::channel(64);
         let (reports, reported) = watch::channel(v1::Report::default());
         let config = SessionConfig {
-            endpoint: crate::endpoint::parse(&format!("http://{address}"), None).unwrap(),
             token: token.to_owned(),
             peer: "00000000000000aa".to_owned(),
             channel: "demo".to_owned(),
@@ -169,8 +183,12 @@ impl Peer {
             first_contact,
             versions: (1, 1),
         };
-        let session = Session::new(config, sender, taken, reported);
+        let uris: Vec<_> = addresses.iter().map(|at| format!("http://{at}")).collect();
+        let nodes = crate::endpoints::Endpoints::new(&uris, None).unwrap();
+        let (node, attached_to) = watch::channel(nodes.current().clone());
+        let session = Session::new(config, (nodes, node), sender, taken, reported);
         Self {
+            attached_to,
             events,
             requests,
             reports,
@@ -474,5 +492,83 @@ async fn a_slow_engine_never_stops_the_session_from_taking_its_requests() {
     for index in 0..500 {
         let said = attachment.next_said().await;
         assert!(matches!(said, Kind::Acknowledge(a) if a.generation.unwrap().index == index));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_whose_node_is_lost_goes_on_to_one_that_the_node_named() {
+    let mut first = Node::start(any_port()).await;
+    let mut second = Node::start(any_port()).await;
+    let mut peer = Peer::start(first.address, "good", DEADLINE);
+    peer.opening(Held::default()).await;
+    let mut attachment = first.attachment().await;
+    let nodes = [&first, &second];
+    let one = attachment.open_and_name(b"ticket", &nodes).await;
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+
+    drop(first);
+    assert!(matches!(peer.event().await, SessionEvent::Detached));
+    peer.opening(Held::default()).await;
+    let mut attachment = second.attachment().await;
+    let other = attachment.open_and_welcome(b"other").await;
+    assert_eq!(&other.ticket[..], b"ticket");
+    assert!(
+        other.attempt > one.attempt,
+        "of its sessions the later wins"
+    );
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+    let uri = peer.attached_to.borrow().uri().to_string();
+    assert_eq!(uri.trim_end_matches('/'), second.uri());
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_reach_the_first_node_tries_the_next() {
+    let gone = Node::start(any_port()).await.address;
+    let mut there = Node::start(any_port()).await;
+    let mut peer = Peer::start_at(&[gone, there.address], "good", DEADLINE);
+    peer.opening(Held::default()).await;
+    peer.opening(Held::default()).await;
+    there.attachment().await.open_and_welcome(b"ticket").await;
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+}
+
+#[tokio::test]
+async fn a_peer_goes_away_from_a_node_that_is_about_to_stop_without_being_detached() {
+    let mut first = Node::start(any_port()).await;
+    let mut second = Node::start(any_port()).await;
+    let mut peer = Peer::start(first.address, "good", DEADLINE);
+    peer.opening(Held::default()).await;
+    let mut attachment = first.attachment().await;
+    attachment
+        .open_and_name(b"ticket", &[&first, &second])
+        .await;
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+
+    let drain = v1::notice::Kind::Drain(v1::Drain { within_ms: 200 });
+    let notice = v1::Notice { kind: Some(drain) };
+    attachment.say(node_message::Kind::Notice(notice)).await;
+    // It opens at the other node while this one still serves it, and was never without a session.
+    peer.opening(Held::default()).await;
+    let mut other = second.attachment().await;
+    assert!(!attachment.to_peer.is_closed(), "the old session is there");
+    other.open_and_welcome(b"other").await;
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+    within(attachment.to_peer.closed()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_knows_no_other_node_stays_to_the_end() {
+    let mut node = Node::start(any_port()).await;
+    let mut peer = Peer::start(node.address, "good", DEADLINE);
+    peer.opening(Held::default()).await;
+    let mut attachment = node.attachment().await;
+    attachment.open_and_name(b"ticket", &[&node]).await;
+    assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
+    let drain = v1::notice::Kind::Drain(v1::Drain { within_ms: 1 });
+    let notice = v1::Notice { kind: Some(drain) };
+    attachment.say(node_message::Kind::Notice(notice)).await;
+    // Reports go on at the same node.
+    for _ in 0..3 {
+        while !matches!(attachment.next().await, Kind::Report(_)) {}
     }
 }
