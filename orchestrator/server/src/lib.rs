@@ -31,6 +31,9 @@ mod store;
 mod ticket;
 mod translate;
 
+#[cfg(test)]
+mod tests;
+
 pub use api_token::TokenHash;
 pub use config::{
     ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, Mistake, NodeConfig, TlsConfig,
@@ -54,3 +57,8 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+// What the tests of the node from outside and those of several nodes share names the crate as it is from
+// outside.
+#[cfg(test)]
+extern crate self as espalier_orchestrator;

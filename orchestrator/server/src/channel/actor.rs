@@ -247,12 +247,15 @@ impl ChannelActor {
         if !self.log.remembers() {
             self.seats.forget_absent();
         }
-        let tracks = ChannelEvent::TracksChanged {
-            tracks: self.tracks.clone(),
-        };
+        let policy = self.policy.clone();
+        // No tracks means that nobody has said anything about them yet.
+        let tracks = Some(self.tracks.clone()).filter(|tracks| !tracks.is_empty());
+        let tracks = tracks.map(|tracks| ChannelEvent::TracksChanged { tracks });
+        let policy = ChannelEvent::PolicyChanged { policy };
+        let known = std::iter::once(policy).chain(tracks);
         let sessions = self.seats.sessions().into_iter();
         let sessions = sessions.map(ChannelEvent::SessionOpened);
-        for event in std::iter::once(tracks).chain(sessions) {
+        for event in known.chain(sessions) {
             if attempt(|| self.handle_and_drain(event)) == Attempt::Panicked {
                 // Not even what is known can be told: start from nothing; peers come back by themselves.
                 self.degraded = true;
@@ -393,8 +396,12 @@ impl Actor for ChannelActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         context.set_mailbox_capacity(self.start.queue);
-        self.arm_timer(context);
-        self.publish_soon(context);
+        if self.log.remembers() {
+            // The log's is the policy that was planned with last; this one is the channel's.
+            let policy = self.policy.clone();
+            self.tell(ChannelEvent::PolicyChanged { policy }, context);
+        }
+        self.settle(context);
     }
 }
 

@@ -88,7 +88,10 @@ impl TestNode {
 
     pub(crate) async fn start(mut config: NodeConfig) -> Self {
         config.listen = ([127, 0, 0, 1], 0).into();
-        let node = Node::start(config).await.unwrap();
+        Self::of(Node::start(config).await.unwrap()).await
+    }
+
+    pub(crate) async fn of(node: Node) -> Self {
         let transport = Channel::from_shared(node.endpoint())
             .unwrap()
             .connect()
