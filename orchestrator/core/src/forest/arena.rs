@@ -19,6 +19,14 @@ impl<T> Handle<T> {
         of: PhantomData,
     };
 
+    /// Names the value that was the first in this slot.
+    pub(crate) fn first_of(index: u32) -> Self {
+        Self {
+            index,
+            ..Self::LOWEST
+        }
+    }
+
     fn order(self) -> (u32, u32) {
         (self.index, self.generation)
     }
@@ -77,6 +85,19 @@ impl<T> Arena<T> {
             slots: Vec::new(),
             free: Vec::new(),
         }
+    }
+
+    pub(crate) fn with_capacity(values: usize) -> Self {
+        Self {
+            slots: Vec::with_capacity(values),
+            free: Vec::new(),
+        }
+    }
+
+    /// Returns the handle of the value that is inserted next, if none is ever removed.
+    pub(crate) fn upcoming(&self) -> Handle<T> {
+        let slots = u32::try_from(self.slots.len());
+        Handle::first_of(slots.expect("invariant: fewer than 2^32 slots"))
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Handle<T> {

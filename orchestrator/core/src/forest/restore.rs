@@ -4,27 +4,29 @@
 //! Invariants: equal records make equal forests; nothing is planned, but that a node whose way to the CDN
 //! does not end there (which no planner decides) becomes a root; any records are borne with.
 //!
-//! Parents are found by sorting the references and walking through them beside the peers, which are in
-//! order: a million lookups in a map would take most of a second.
+//! It is made in one pass over the records, and nodes lie in the order of their peers' ids.
+
+mod layout;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Forest;
-use super::node::{Former, Node, NodeRef, Peer, PeerRef, Place, Tree, count};
+use super::arena::{Arena, Handle};
+use super::node::{Former, Node, NodeRef, Peer, PeerRef, Place, RootKey, Tree, count};
 use crate::ids::{PeerId, Source, TrackIndex};
-use crate::state::{ChannelState, Edge, PeerRecord, TrackRecord};
+use crate::state::{ChannelState, EdgeRecord, PeerRecord, TrackRecord};
+use layout::{Layout, Reading, moving_from};
 
-/// What a node names another peer as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum As {
-    Source,
-    Former,
-    Successor,
+/// What a tree's indices are made of, in the order of its nodes.
+#[derive(Default)]
+struct Indices {
+    members: Vec<NodeRef>,
+    /// By depth.
+    levels: Vec<Vec<NodeRef>>,
+    roots: BTreeSet<RootKey>,
+    unprotected: Vec<NodeRef>,
 }
-
-/// A peer that is named, as what, by which node.
-type Reference = (PeerId, As, NodeRef);
 
 impl Forest {
     /// Makes the forest that these records describe. Nobody has a session.
@@ -34,14 +36,20 @@ impl Forest {
         for track in state.tracks() {
             forest.restore_tree(track, now);
         }
-        let references = forest.restore_records(state);
-        forest.resolve(references);
-        forest.label();
-        forest.restore_reservations();
+        let mut reading = Reading::with_capacity(state.peer_count());
+        for (peer, record) in state.peers() {
+            for known in planned(&forest.trees, record) {
+                reading.push(peer, known.track, &known.edge);
+            }
+        }
+        let layout = reading.into_layout();
+        forest.restore_nodes(state, &layout);
+        forest.restore_formers(&layout);
+        forest.restore_successors(&layout);
         forest.restore_indices();
         forest.newest_root = (forest.roots_so_far, now);
         // Alarms about these roots are out already.
-        let _ = forest.crossings();
+        forest.crossings().clear();
         forest
     }
 
@@ -58,166 +66,61 @@ impl Forest {
         self.trees.insert(record.index, tree);
     }
 
-    /// Makes every peer and every node, and returns whom the nodes name.
-    fn restore_records(&mut self, state: &ChannelState) -> Vec<Reference> {
-        let mut references = Vec::with_capacity(state.peer_count());
+    /// Makes every peer and every node, in the order in which they were read.
+    fn restore_nodes(&mut self, state: &ChannelState, layout: &Layout) {
         let mut by_id = Vec::with_capacity(state.peer_count());
+        self.peers = Arena::with_capacity(state.peer_count());
+        self.nodes = Arena::with_capacity(state.peer_count());
+        let mut stranded = Vec::new();
+        let mut number = 0;
         for (id, record) in state.peers() {
-            let peer = self.peers.insert(restored_peer(id, record));
-            by_id.push((id, peer));
-            for known in record.edges.iter().filter(|known| known.stripe == 0) {
-                if self.trees.contains_key(&known.track) {
-                    self.restore_node(peer, known.track, known.edge, &mut references);
+            let mut peer = restored_peer(id, record);
+            let at: PeerRef = self.peers.upcoming();
+            for known in planned(&self.trees, record) {
+                let node = restored_node(at, known, number, layout);
+                self.roots_so_far = self.roots_so_far.max(node.root_since);
+                let node = self.nodes.insert(node);
+                peer.nodes.insert(known.track, node);
+                if layout.is_stranded(number) {
+                    stranded.push(node);
                 }
+                number += 1;
             }
+            by_id.push((id, self.peers.insert(peer)));
         }
         self.by_id = by_id.into_iter().collect();
-        references
-    }
-
-    fn restore_node(
-        &mut self,
-        peer: PeerRef,
-        track: TrackIndex,
-        edge: Edge,
-        references: &mut Vec<Reference>,
-    ) {
-        let moving_from = edge.moving_from.filter(|from| *from != edge.source);
-        let from_cdn = moving_from == Some(Source::Cdn);
-        let mut node = Node::new(peer, track);
-        node.source = if edge.source == Source::Cdn {
-            Place::Cdn
-        } else {
-            Place::Nowhere
-        };
-        node.former = from_cdn.then_some(Former {
-            place: Place::Cdn,
-            evicted: edge.evicted,
-        });
-        (node.warm, node.deadline) = (edge.warm, edge.deadline);
-        (node.hold_until, node.root_since) = (edge.hold_until, edge.root_since);
-        node.decided = Some(edge);
-        self.roots_so_far = self.roots_so_far.max(edge.root_since);
-        let at = self.nodes.insert(node);
-        self.peer_mut(peer).nodes.insert(track, at);
-        let named = [
-            (Some(edge.source), As::Source),
-            (moving_from, As::Former),
-            (edge.successor.map(Source::Peer), As::Successor),
-        ];
-        for (source, role) in named {
-            if let Some(Source::Peer(other)) = source {
-                references.push((other, role, at));
-            }
+        for node in stranded {
+            self.roots_so_far += 1;
+            self.node_mut(node).root_since = self.roots_so_far;
+            self.changed(node);
         }
     }
 
-    /// Ties the nodes together, as far as those whom they name are there.
-    fn resolve(&mut self, mut references: Vec<Reference>) {
-        references.sort_unstable();
-        let peers: Vec<(PeerId, PeerRef)> = self.by_id.iter().map(|(id, at)| (*id, *at)).collect();
-        let mut peers = peers.into_iter().peekable();
-        for (id, role, from) in references {
-            while peers.next_if(|(known, _)| *known < id).is_some() {}
-            let Some((_, peer)) = peers.peek().filter(|(known, _)| *known == id) else {
+    fn restore_formers(&mut self, layout: &Layout) {
+        for (node, from) in &layout.formers {
+            if layout.is_stranded(*node) {
                 continue;
-            };
-            let track = self.node(from).track;
-            if let Some(node) = self.peer(*peer).nodes.get(&track).copied()
-                && node != from
-            {
-                self.tie(from, role, node);
             }
+            let (node, from) = (Handle::first_of(*node), Handle::first_of(*from));
+            let record = self.node_mut(node);
+            let evicted = record.decided.is_some_and(|edge| edge.evicted);
+            let place = Place::Under(from);
+            record.former = Some(Former { place, evicted });
+            self.node_mut(from).leaving.insert(node);
         }
-    }
-
-    fn tie(&mut self, from: NodeRef, role: As, to: NodeRef) {
-        match role {
-            As::Source => {
-                self.node_mut(from).source = Place::Under(to);
-                self.node_mut(to).children.insert(from);
-            }
-            As::Former => {
-                let record = self.node_mut(from);
-                let evicted = record.decided.is_some_and(|edge| edge.evicted);
-                let place = Place::Under(to);
-                record.former = Some(Former { place, evicted });
-                self.node_mut(to).leaving.insert(from);
-            }
-            As::Successor => self.node_mut(from).successor = Some(to),
-        }
-    }
-
-    /// Writes depths from the CDN down and heights from the leaves up. Whoever is not reached from the
-    /// CDN is taken there.
-    fn label(&mut self) {
-        let all: Vec<NodeRef> = self.nodes.iter().map(|(at, _)| at).collect();
-        let mut order = Vec::with_capacity(all.len());
-        for node in &all {
-            if self.node(*node).source == Place::Cdn {
-                self.label_below(*node, &mut order);
-            }
-        }
-        for node in all {
-            if self.node(node).depth == 0 {
-                self.take_to_cdn(node);
-                self.label_below(node, &mut order);
-            }
-        }
-        for node in order.into_iter().rev() {
-            let height = self.node(node).height;
-            if let Place::Under(parent) = self.node(node).source {
-                let parent = self.node_mut(parent);
-                parent.height = parent.height.max(height + 1);
-            }
-        }
-    }
-
-    fn label_below(&mut self, root: NodeRef, order: &mut Vec<NodeRef>) {
-        let mut next = order.len();
-        self.node_mut(root).depth = 1;
-        order.push(root);
-        while let Some(node) = order.get(next).copied() {
-            next += 1;
-            let record = self.node(node);
-            let depth = record.depth + 1;
-            let first = order.len();
-            order.extend(record.children.iter().copied());
-            for child in &order[first..] {
-                self.node_mut(*child).depth = depth;
-            }
-        }
-    }
-
-    fn take_to_cdn(&mut self, node: NodeRef) {
-        self.roots_so_far += 1;
-        let since = self.roots_so_far;
-        let record = self.node_mut(node);
-        let source = core::mem::replace(&mut record.source, Place::Cdn);
-        record.root_since = since;
-        if let Place::Under(parent) = source {
-            self.node_mut(parent).children.remove(&node);
-        }
-        self.release_former(node);
-        self.set_deadline(node, None);
-        self.changed(node);
     }
 
     /// Reserves a slot for each child at the parent's successor. Who has no children needs none.
-    fn restore_reservations(&mut self) {
-        let all: Vec<NodeRef> = self.nodes.iter().map(|(at, _)| at).collect();
-        for node in all {
+    fn restore_successors(&mut self, layout: &Layout) {
+        for (node, successor) in &layout.successors {
+            let (node, successor) = (Handle::first_of(*node), Handle::first_of(*successor));
             let record = self.node_mut(node);
-            let Some(successor) = record.successor else {
-                continue;
-            };
             let need = count(record.children.len());
             if need == 0 {
-                record.successor = None;
                 self.changed(node);
                 continue;
             }
-            record.reserved = need;
+            (record.successor, record.reserved) = (Some(successor), need);
             let after = self.node_mut(successor);
             after.protects.insert(node);
             after.pledged += need;
@@ -225,34 +128,55 @@ impl Forest {
     }
 
     fn restore_indices(&mut self) {
-        let mut members: BTreeMap<TrackIndex, Vec<NodeRef>> = BTreeMap::new();
+        let mut trees: BTreeMap<TrackIndex, Indices> = BTreeMap::new();
         let mut deadlines = Vec::new();
+        let mut roots = Vec::new();
         for (at, node) in self.nodes.iter() {
-            members.entry(node.track).or_default().push(at);
+            let tree = trees.entry(node.track).or_default();
+            tree.members.push(at);
+            let depth = node.depth as usize;
+            if tree.levels.len() <= depth {
+                tree.levels.resize_with(depth + 1, Vec::new);
+            }
+            tree.levels[depth].push(at);
+            if node.successor.is_none() && !node.children.is_empty() {
+                tree.unprotected.push(at);
+            }
+            if let Some(key) = self.root_key(at) {
+                tree.roots.insert(key);
+                roots.push((at, key));
+            }
             deadlines.extend(node.deadline.map(|deadline| (deadline, at)));
         }
+        for (at, key) in roots {
+            self.node_mut(at).root_key = Some(key);
+        }
         self.deadlines = deadlines.into_iter().collect();
-        for (track, members) in members {
-            let mut roots = BTreeSet::new();
-            let mut levels = Vec::with_capacity(members.len());
-            let mut unprotected = BTreeSet::new();
-            for at in &members {
-                let (root, node) = (self.root_key(*at), self.node(*at));
-                levels.push((node.depth, *at));
-                roots.extend(root);
-                if node.successor.is_none() && !node.children.is_empty() {
-                    unprotected.insert(*at);
-                }
-                self.node_mut(*at).root_key = root;
-            }
-            levels.sort_unstable();
-            let tree = self.tree_mut(track);
-            // Nobody has a session, so nobody is open to new children.
-            (tree.roots, tree.unprotected) = (roots, unprotected);
-            tree.members = members.into_iter().collect();
-            tree.levels = levels.into_iter().collect();
+        for (track, indices) in trees {
+            indices.put_into(self.tree_mut(track));
         }
     }
+}
+
+impl Indices {
+    /// Nobody has a session, so nobody is open to new children.
+    fn put_into(self, tree: &mut Tree) {
+        let levels = (0..).zip(self.levels);
+        let levels = levels.flat_map(|(depth, level)| level.into_iter().map(move |at| (depth, at)));
+        tree.levels = levels.collect();
+        tree.members = self.members.into_iter().collect();
+        tree.unprotected = self.unprotected.into_iter().collect();
+        tree.roots = self.roots;
+    }
+}
+
+/// The peer's places in trees that there are.
+fn planned<'a>(
+    trees: &'a BTreeMap<TrackIndex, Tree>,
+    record: &'a PeerRecord,
+) -> impl Iterator<Item = &'a EdgeRecord> + 'a {
+    let edges = record.edges.iter().filter(|known| known.stripe == 0);
+    edges.filter(|known| trees.contains_key(&known.track))
 }
 
 fn restored_peer(id: PeerId, record: &PeerRecord) -> Peer {
@@ -269,4 +193,26 @@ fn restored_peer(id: PeerId, record: &PeerRecord) -> Peer {
         joined_at: offer.joined_at,
         nodes: BTreeMap::new(),
     }
+}
+
+/// Makes a node as its record has it, but for other nodes that it names beside its parent.
+fn restored_node(peer: PeerRef, known: &EdgeRecord, number: u32, layout: &Layout) -> Node {
+    let edge = known.edge;
+    let parent = layout.parent(number).map(Handle::first_of);
+    let mut node = Node::new(peer, known.track);
+    node.source = parent.map_or(Place::Cdn, Place::Under);
+    node.children = layout.children(number).map(Handle::first_of).collect();
+    (node.depth, node.height) = (layout.depth(number), layout.height(number));
+    node.warm = edge.warm;
+    node.hold_until = edge.hold_until;
+    node.decided = Some(edge);
+    if !layout.is_stranded(number) {
+        let leaves_cdn = moving_from(&edge) == Some(Source::Cdn);
+        node.former = leaves_cdn.then_some(Former {
+            place: Place::Cdn,
+            evicted: edge.evicted,
+        });
+        (node.deadline, node.root_since) = (edge.deadline, edge.root_since);
+    }
+    node
 }

@@ -205,47 +205,60 @@ impl ChannelState {
         if let Some(tracks) = &entry.tracks {
             self.head.tracks.clone_from(tracks);
         }
-        for peer in &entry.left {
-            if let Some(record) = self.peers.remove(peer) {
-                self.hash.remove(hash_of_peer(*peer, &record));
+        self.note_peers(entry, at);
+        self.note_pairs(entry);
+        self.note_accusations(entry);
+    }
+
+    fn note_peers(&mut self, entry: &Entry, at: LogPosition) {
+        let joined = entry.peers.iter().map(|peer| peer.peer);
+        let linked = entry.edges.iter().map(|edge| edge.peer);
+        let told = entry.told.iter().map(|telling| telling.peer);
+        let left = entry.left.iter().copied();
+        let touched: BTreeSet<PeerId> = left.chain(joined).chain(linked).chain(told).collect();
+        for peer in &touched {
+            if let Some(record) = self.peers.get(peer) {
+                self.hash.remove(hash_of_peer(*peer, record));
             }
+        }
+        for peer in &entry.left {
+            self.peers.remove(peer);
         }
         for joined in &entry.peers {
             self.note_offer(joined.peer, &joined.record);
         }
         for edge in &entry.edges {
-            self.change_peer(edge.peer, |record| record.note_edge(edge, at));
+            if let Some(record) = self.peers.get_mut(&edge.peer) {
+                record.note_edge(edge, at);
+            }
         }
         for Telling { peer, digest } in entry.told.iter().copied() {
-            self.change_peer(peer, |record| record.told = Some(Told { at, digest }));
+            if let Some(record) = self.peers.get_mut(&peer) {
+                record.told = Some(Told { at, digest });
+            }
         }
-        self.note_pairs(entry);
-        self.note_accusations(entry);
+        for peer in &touched {
+            if let Some(record) = self.peers.get(peer) {
+                self.hash.add(hash_of_peer(*peer, record));
+            }
+        }
     }
 
     fn note_offer(&mut self, peer: PeerId, offer: &Offer) {
-        if self.peers.contains(&peer) {
-            self.change_peer(peer, |record| record.offer.clone_from(offer));
-        } else {
-            let offer = offer.clone();
-            let (told, edges) = (None, Vec::new());
-            self.put_peer(peer, PeerRecord { offer, told, edges });
+        if let Some(record) = self.peers.get_mut(&peer) {
+            record.offer.clone_from(offer);
+            return;
         }
+        let (told, edges) = (None, Vec::new());
+        let offer = offer.clone();
+        self.peers.insert(peer, PeerRecord { offer, told, edges });
     }
 
-    /// Adds a peer that is not there yet.
+    /// Adds a peer that a snapshot has, or puts it in the place of what it was.
     pub(super) fn put_peer(&mut self, peer: PeerId, record: PeerRecord) {
         self.hash.add(hash_of_peer(peer, &record));
         if let Some(old) = self.peers.insert(peer, record) {
             self.hash.remove(hash_of_peer(peer, &old));
-        }
-    }
-
-    fn change_peer(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerRecord)) {
-        if let Some(record) = self.peers.get_mut(&peer) {
-            self.hash.remove(hash_of_peer(peer, record));
-            change(record);
-            self.hash.add(hash_of_peer(peer, record));
         }
     }
 
