@@ -261,12 +261,13 @@ async fn growth(parent: &Path, time: Duration, keep: u64) -> anyhow::Result<()> 
     let figures = store.figures();
     store.close();
     println!(
-        "\nwritten in {:.0} s: {entries} entries, {} MB, {} commits; live at most {} MB; disk at most {} MB, at the \
+        "\nwritten in {:.0} s: {entries} entries, {} MB, {} commits; live at most {} MB, at the end {} MB; disk at most {} MB, at the \
          end {} MB; purged and not yet deleted at the end: {}; memory {} MB; the disk in MB, after each tenth: {}",
         begun.elapsed().as_secs_f64(),
         figures.bytes / 1_000_000,
         figures.commits,
         4 * 2 * keep * 1024 / 1_000_000,
+        figures.live_bytes / 1_000_000,
         most / 1_000_000,
         disk_bytes(dir.path())? / 1_000_000,
         figures.doomed,

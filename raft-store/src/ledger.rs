@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::batch::{Batch, Seal};
-use crate::key::{GroupId, Key, Kind};
-use crate::record::{Record, TooLong};
+use crate::key::{GroupId, KEY_BYTES, Key, Kind};
+use crate::record::{Decoded, Record, TooLong};
 
 /// Most deletions in a batch that puts little.
 pub const DELETES_PER_BATCH: usize = 256;
@@ -90,11 +90,35 @@ pub enum Progress {
     Partly,
 }
 
-/// Contiguous entries' checksums.
+/// What the ledger knows of a record: its share of the sum, and where it takes how much room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    checksum: u64,
+    bytes: u32,
+    parts: u16,
+}
+
+impl Known {
+    fn new(checksum: u64, bytes: usize, parts: u16) -> Self {
+        Self {
+            checksum,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            parts,
+        }
+    }
+
+    fn of(record: &Record) -> Self {
+        let parts = u16::try_from(record.parts.len()).unwrap_or(u16::MAX);
+        Self::new(record.checksum, record.bytes(), parts)
+    }
+}
+
+/// Contiguous entries, kept small: a log may have millions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Run {
     first: u64,
     checksums: VecDeque<u64>,
+    bytes: VecDeque<u32>,
     /// In how many parts an entry lies, where it is more than one.
     long: BTreeMap<u64, u16>,
 }
@@ -104,27 +128,44 @@ impl Run {
         (!self.checksums.is_empty()).then(|| self.first + self.checksums.len() as u64)
     }
 
-    fn push(&mut self, index: u64, checksum: u64, parts: u16) {
+    fn push(&mut self, index: u64, known: Known) {
         if self.checksums.is_empty() {
             self.first = index;
         }
-        if parts > 1 {
-            self.long.insert(index, parts);
+        if known.parts > 1 {
+            self.long.insert(index, known.parts);
         }
-        self.checksums.push_back(checksum);
+        self.checksums.push_back(known.checksum);
+        self.bytes.push_back(known.bytes);
     }
 
-    fn pop_front(&mut self) -> Option<(u64, u64, u16)> {
-        let checksum = self.checksums.pop_front()?;
+    fn pop_front(&mut self) -> Option<(u64, Known)> {
+        let (checksum, bytes) = (self.checksums.pop_front()?, self.bytes.pop_front()?);
         let index = self.first;
         self.first += 1;
-        Some((index, checksum, self.long.remove(&index).unwrap_or(1)))
+        let parts = self.long.remove(&index).unwrap_or(1);
+        Some((
+            index,
+            Known {
+                checksum,
+                bytes,
+                parts,
+            },
+        ))
     }
 
-    fn pop_back(&mut self) -> Option<(u64, u64, u16)> {
-        let checksum = self.checksums.pop_back()?;
+    fn pop_back(&mut self) -> Option<(u64, Known)> {
+        let (checksum, bytes) = (self.checksums.pop_back()?, self.bytes.pop_back()?);
         let index = self.first + self.checksums.len() as u64;
-        Some((index, checksum, self.long.remove(&index).unwrap_or(1)))
+        let parts = self.long.remove(&index).unwrap_or(1);
+        Some((
+            index,
+            Known {
+                checksum,
+                bytes,
+                parts,
+            },
+        ))
     }
 
     /// Splits off the entries up to `upto`, inclusive.
@@ -134,23 +175,19 @@ impl Run {
         };
         let end = upto.saturating_add(1).clamp(self.first, next);
         let count = usize::try_from(end - self.first).unwrap_or(self.checksums.len());
-        let rest = self.checksums.split_off(count);
-        let front = Self {
-            first: self.first,
-            checksums: std::mem::replace(&mut self.checksums, rest),
-            long: {
-                let later = self.long.split_off(&end);
-                std::mem::replace(&mut self.long, later)
-            },
+        let rest = Self {
+            first: end,
+            checksums: self.checksums.split_off(count),
+            bytes: self.bytes.split_off(count),
+            long: self.long.split_off(&end),
         };
-        self.first = end;
-        front
+        std::mem::replace(self, rest)
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Group {
-    singles: BTreeMap<Kind, u64>,
+    singles: BTreeMap<Kind, Known>,
     live: Run,
     doomed: VecDeque<Run>,
 }
@@ -159,6 +196,8 @@ struct Group {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     seal: Seal,
+    /// Bytes of all records that stand, keys included, the header not.
+    live_bytes: u64,
     groups: BTreeMap<GroupId, Group>,
     /// The group whose deletions come first in the next batch, so that all get their turn.
     turn: GroupId,
@@ -190,6 +229,22 @@ impl Ledger {
         runs.map(|run| run.checksums.len()).sum()
     }
 
+    /// Bytes of all records that stand.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    fn gain(&mut self, known: Known) {
+        self.seal.sum = self.seal.sum.wrapping_add(known.checksum);
+        self.live_bytes += room(known);
+    }
+
+    fn lose(&mut self, known: Known) {
+        self.seal.sum = self.seal.sum.wrapping_sub(known.checksum);
+        self.live_bytes -= room(known);
+    }
+
     /// Takes over the seal that was found in the database.
     pub(crate) fn found_seal(&mut self, sequence: u64) {
         self.seal.sequence = sequence;
@@ -200,37 +255,46 @@ impl Ledger {
     /// # Errors
     ///
     /// An entry that is not the next of its group.
-    pub(crate) fn found(&mut self, key: Key, checksum: u64, parts: u16) -> Result<(), LedgerError> {
-        self.seal.sum = self.seal.sum.wrapping_add(checksum);
-        let group = self.groups.entry(key.group).or_default();
-        match key.kind {
+    pub(crate) fn found(&mut self, record: &Decoded) -> Result<(), LedgerError> {
+        let Key {
+            kind,
+            group: id,
+            index,
+            ..
+        } = record.key;
+        let known = Known::new(record.checksum, record.stored_bytes(), record.parts);
+        self.gain(known);
+        let group = self.groups.entry(id).or_default();
+        match kind {
             Kind::Entry => {
-                let expected = group.live.next().unwrap_or(key.index);
-                if expected != key.index {
+                let expected = group.live.next().unwrap_or(index);
+                if expected != index {
                     return Err(LedgerError::NotContiguous {
-                        group: key.group,
+                        group: id,
                         expected,
-                        found: key.index,
+                        found: index,
                     });
                 }
-                group.live.push(key.index, checksum, parts);
+                group.live.push(index, known);
             }
             Kind::Header | Kind::Vote | Kind::Committed | Kind::Purged => {
-                group.singles.insert(key.kind, checksum);
+                group.singles.insert(kind, known);
             }
         }
         Ok(())
     }
 
     /// Takes over an entry that was found below its group's purge mark, for deletion.
-    pub(crate) fn found_doomed(&mut self, key: Key, checksum: u64, parts: u16) {
-        self.seal.sum = self.seal.sum.wrapping_add(checksum);
-        let doomed = &mut self.groups.entry(key.group).or_default().doomed;
-        if doomed.back().and_then(Run::next) != Some(key.index) {
+    pub(crate) fn found_doomed(&mut self, record: &Decoded) {
+        let Key { group, index, .. } = record.key;
+        let known = Known::new(record.checksum, record.stored_bytes(), record.parts);
+        self.gain(known);
+        let doomed = &mut self.groups.entry(group).or_default().doomed;
+        if doomed.back().and_then(Run::next) != Some(index) {
             doomed.push_back(Run::default());
         }
         if let Some(run) = doomed.back_mut() {
-            run.push(key.index, checksum, parts);
+            run.push(index, known);
         }
     }
 
@@ -280,13 +344,12 @@ impl Ledger {
 
     fn put_single(&mut self, key: Key, body: &[u8], batch: &mut Batch) -> Result<(), LedgerError> {
         let record = Record::encode(key, body)?;
+        let known = Known::of(&record);
         let group = self.groups.entry(key.group).or_default();
-        let before = group.singles.insert(key.kind, record.checksum).unwrap_or(0);
-        self.seal.sum = self
-            .seal
-            .sum
-            .wrapping_sub(before)
-            .wrapping_add(record.checksum);
+        if let Some(before) = group.singles.insert(key.kind, known) {
+            self.lose(before);
+        }
+        self.gain(known);
         batch.put(key, record);
         Ok(())
     }
@@ -298,8 +361,8 @@ impl Ledger {
         bodies: &[Vec<u8>],
         batch: &mut Batch,
     ) -> Result<(), LedgerError> {
-        let group = self.groups.entry(id).or_default();
-        let expected = group.live.next().unwrap_or(first);
+        let live = &self.groups.entry(id).or_default().live;
+        let expected = live.next().unwrap_or(first);
         if expected != first {
             return Err(LedgerError::NotContiguous {
                 group: id,
@@ -308,68 +371,72 @@ impl Ledger {
             });
         }
         let records = (first..)
+            .map(|index| Key::entry(id, index))
             .zip(bodies)
-            .map(|(index, body)| {
-                Ok((
-                    Key::entry(id, index),
-                    Record::encode(Key::entry(id, index), body)?,
-                ))
-            })
+            .map(|(key, body)| Ok((key, Record::encode(key, body)?)))
             .collect::<Result<Vec<_>, TooLong>>()?;
         for (key, record) in records {
-            self.seal.sum = self.seal.sum.wrapping_add(record.checksum);
-            let parts = u16::try_from(record.parts.len()).unwrap_or(u16::MAX);
-            group.live.push(key.index, record.checksum, parts);
+            let known = Known::of(&record);
+            self.gain(known);
+            self.groups
+                .entry(id)
+                .or_default()
+                .live
+                .push(key.index, known);
             batch.put(key, record);
         }
         Ok(())
     }
 
     fn truncate(&mut self, id: GroupId, from: u64, batch: &mut Batch) -> Progress {
-        let group = self.groups.entry(id).or_default();
         // From the end backwards, so that no hole is left between two batches.
-        while group.live.next().is_some_and(|next| next > from) {
+        loop {
+            let live = &mut self.groups.entry(id).or_default().live;
+            if live.next().is_none_or(|next| next <= from) {
+                return Progress::Done;
+            }
             if batch.deletes >= deletes_allowed(batch) {
                 return Progress::Partly;
             }
-            let Some((index, checksum, parts)) = group.live.pop_back() else {
-                break;
+            let Some((index, known)) = live.pop_back() else {
+                return Progress::Done;
             };
-            self.seal.sum = self.seal.sum.wrapping_sub(checksum);
-            batch.delete(Key::entry(id, index), parts);
+            self.lose(known);
+            batch.delete(Key::entry(id, index), known.parts);
         }
-        Progress::Done
     }
 
     fn sweep(&mut self, batch: &mut Batch) {
-        let ids: Vec<GroupId> = self
-            .groups
-            .range(self.turn..)
-            .chain(self.groups.range(..self.turn))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            let Some(group) = self.groups.get_mut(&id) else {
-                continue;
-            };
-            while let Some(run) = group.doomed.front_mut() {
+        let later = self.groups.range(self.turn..).map(|(id, _)| *id);
+        let earlier = self.groups.range(..self.turn).map(|(id, _)| *id);
+        for id in later.chain(earlier).collect::<Vec<_>>() {
+            while let Some(doomed) = self.next_doomed(id) {
+                self.lose(doomed.1);
+                batch.delete(Key::entry(id, doomed.0), doomed.1.parts);
                 if batch.deletes >= deletes_allowed(batch) {
                     self.turn = id.wrapping_add(1);
                     return;
-                }
-                match run.pop_front() {
-                    Some((index, checksum, parts)) => {
-                        self.seal.sum = self.seal.sum.wrapping_sub(checksum);
-                        batch.delete(Key::entry(id, index), parts);
-                    }
-                    None => {
-                        group.doomed.pop_front();
-                    }
                 }
             }
         }
         self.turn = 0;
     }
+
+    fn next_doomed(&mut self, id: GroupId) -> Option<(u64, Known)> {
+        let doomed = &mut self.groups.get_mut(&id)?.doomed;
+        loop {
+            let next = doomed.front_mut()?.pop_front();
+            if next.is_some() {
+                return next;
+            }
+            doomed.pop_front();
+        }
+    }
+}
+
+/// What a record takes: its parts and their keys.
+fn room(known: Known) -> u64 {
+    u64::from(known.bytes) + u64::from(known.parts) * KEY_BYTES as u64
 }
 
 /// How many deletions a batch may hold.
@@ -564,12 +631,11 @@ mod tests {
             let parts = played.0.iter().map(|(key, value)| (*key, value.as_slice()));
             for record in crate::record::decode_all(parts).expect("whole") {
                 if record.key.kind != Kind::Header {
-                    again
-                        .found(record.key, record.checksum, record.parts)
-                        .expect("contiguous");
+                    again.found(&record).expect("contiguous");
                 }
             }
             assert_eq!(again.seal().sum, ledger.seal().sum);
+            assert_eq!(again.live_bytes(), ledger.live_bytes());
         }
     }
 }

@@ -78,19 +78,14 @@ impl Loading {
                 .ok_or_else(|| unreadable((record.key, RecordError::Short)))?;
             self.loaded.purged.insert(record.key.group, index);
         }
-        let Decoded {
-            key,
-            checksum,
-            parts,
-            ..
-        } = record;
         // Purge marks come before entries in the order of keys.
-        let purged = self.loaded.purged.get(&key.group);
-        if key.kind == Kind::Entry && purged.is_some_and(|upto| key.index <= *upto) {
-            self.loaded.ledger.found_doomed(key, checksum, parts);
+        let purged = self.loaded.purged.get(&record.key.group);
+        let index = record.key.index;
+        if record.key.kind == Kind::Entry && purged.is_some_and(|upto| index <= *upto) {
+            self.loaded.ledger.found_doomed(&record);
             return Ok(());
         }
-        Ok(self.loaded.ledger.found(key, checksum, parts)?)
+        Ok(self.loaded.ledger.found(&record)?)
     }
 
     fn finish(mut self) -> Result<Loaded, Damage> {

@@ -180,6 +180,14 @@ pub struct Decoded {
     pub parts: u16,
 }
 
+impl Decoded {
+    /// Bytes of its parts, without keys.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        HEAD_BYTES + self.body.len()
+    }
+}
+
 /// The checksum of a body at its place.
 fn checksum(key: Key, body: &[u8]) -> u64 {
     // The place is the seed: cheaper than hashing a copy of key and body. Kind and group share few

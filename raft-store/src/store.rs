@@ -74,6 +74,8 @@ pub struct Figures {
     pub deletes: u64,
     /// Entries that are purged and not deleted yet.
     pub doomed: u64,
+    /// Bytes of all records that stand, purged and not yet deleted ones too, after the last commit.
+    pub live_bytes: u64,
     /// Operations that wait for the writer.
     pub waiting: usize,
     /// Bytes that wait for the disk.
@@ -234,6 +236,7 @@ impl Store {
             bytes: tally.bytes.load(Ordering::Relaxed),
             deletes: tally.deletes.load(Ordering::Relaxed),
             doomed: tally.doomed.load(Ordering::Relaxed),
+            live_bytes: tally.live_bytes.load(Ordering::Relaxed),
             waiting,
             waiting_bytes,
             syncs: sync::count().calls,

@@ -26,6 +26,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: AtomicU64,
     pub(crate) deletes: AtomicU64,
     pub(crate) doomed: AtomicU64,
+    pub(crate) live_bytes: AtomicU64,
 }
 
 /// What the writer shares with the store's handles.
@@ -173,6 +174,9 @@ impl<E: Engine> Writer<E> {
         tally
             .doomed
             .store(self.ledger.doomed() as u64, Ordering::Relaxed);
+        tally
+            .live_bytes
+            .store(self.ledger.live_bytes(), Ordering::Relaxed);
         self.shared.queue.release(flight.bytes);
         flight.waiting.into_iter().for_each(|done| done(Ok(())));
     }
