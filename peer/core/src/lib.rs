@@ -47,7 +47,7 @@ pub use event::{
 };
 pub use frame::OutgoingFrame;
 pub use ids::{FetchId, Generation, InvalidPeerId, PeerId, Source, TrackName};
-pub use liveness::{DEAD_AFTER, PING_INTERVAL, SILENT_AFTER};
+pub use liveness::{DEAD_AFTER, IDLE_PING_INTERVAL, PING_INTERVAL, RTT_INTERVAL, SILENT_AFTER};
 pub use pacer::TokenBucket;
 pub use statistics::{
     Counters, Held, HeldEdge, LinkSnapshot, PlayoutStatistics, Snapshot, TrackSnapshot,

@@ -1,15 +1,21 @@
-//! Whether the other end of a link lives: any byte is life, pings make sure that there are some.
+//! Whether the other end of a link lives: any byte is life, and who hears none for a while asks for one.
 //!
-//! ICE takes 5–28 s to call a killed peer dead; a player's buffer is shorter. So each link pings every
-//! 250 ms on the unordered channel. A second without a byte makes the other end *silent* (its missing
-//! chunks are asked elsewhere); four make it *dead*. What to do about either is not decided here.
+//! ICE takes 5–28 s to call a killed peer dead; a player's buffer is shorter. A second without a byte
+//! makes the other end *silent* (its missing chunks are asked elsewhere); four make it *dead*. Well
+//! before that a ping on the unordered channel asks for a sign of life, which no lost packet holds up.
+//! While something is heard there is nothing to ask: on a link that carries a stream pings would cost as
+//! many wake-ups as its chunks do. What to do about silence or death is not decided here.
 
 use core::time::Duration;
 
 use crate::frame::{PING_LENGTH, Ping};
 
-/// How often a link is pinged.
+/// How long a source or standby is unheard before it is pinged, and between such pings.
 pub const PING_INTERVAL: Duration = Duration::from_millis(250);
+/// The same for a neighbour that nothing is taken from: only its death matters.
+pub const IDLE_PING_INTERVAL: Duration = Duration::from_millis(500);
+/// A link is pinged at least this often, however much is heard, to know its round-trip time.
+pub const RTT_INTERVAL: Duration = Duration::from_secs(5);
 /// A link without a byte for this long is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// A link without a byte for this long is dead.
@@ -30,7 +36,8 @@ pub(crate) enum Health {
 #[derive(Debug, Clone)]
 pub(crate) struct Liveness {
     heard: Duration,
-    next_ping: Duration,
+    /// How much silence is borne before a ping.
+    patience: Duration,
     /// Nonce and time of the newest ping.
     pinged: Option<(u64, Duration)>,
     rtt: Option<Duration>,
@@ -42,13 +49,13 @@ impl Liveness {
     pub(crate) fn new(now: Duration) -> Self {
         Self {
             heard: now,
-            next_ping: now,
+            patience: PING_INTERVAL,
             pinged: None,
             rtt: None,
         }
     }
 
-    /// Something arrived, whatever it was.
+    /// Something arrived, whatever it was, or was acknowledged.
     pub(crate) fn on_bytes(&mut self, now: Duration) {
         self.heard = self.heard.max(now);
     }
@@ -64,12 +71,32 @@ impl Liveness {
         }
     }
 
+    /// Bears with as much silence as is right for a source (or a standby), or for another neighbour.
+    pub(crate) fn set_source(&mut self, is_source: bool) {
+        self.patience = if is_source {
+            PING_INTERVAL
+        } else {
+            IDLE_PING_INTERVAL
+        };
+    }
+
+    /// Whether the other end was said to be a source.
+    pub(crate) fn is_source(&self) -> bool {
+        self.patience == PING_INTERVAL
+    }
+
+    /// When to ask for a sign of life, if none comes before. The first ping goes out at once.
+    fn next_ping(&self) -> Duration {
+        self.pinged.map_or(Duration::ZERO, |(_, at)| {
+            (self.heard.max(at) + self.patience).min(at + RTT_INTERVAL)
+        })
+    }
+
     /// Takes the ping that is due, with the given nonce.
     pub(crate) fn take_ping(&mut self, nonce: u64, now: Duration) -> Option<[u8; PING_LENGTH]> {
-        if now < self.next_ping {
+        if now < self.next_ping() {
             return None;
         }
-        self.next_ping = now + PING_INTERVAL;
         self.pinged = Some((nonce, now));
         Some(Ping::Ping(nonce).encode())
     }
@@ -100,7 +127,7 @@ impl Liveness {
             Health::Alive => self.heard + SILENT_AFTER,
             Health::Silent | Health::Dead => self.heard + DEAD_AFTER,
         };
-        self.next_ping.min(change.max(now))
+        self.next_ping().min(change.max(now))
     }
 }
 
@@ -129,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_go_out_every_quarter_second_and_only_the_newest_counts() {
+    fn silence_is_pinged_every_quarter_second_and_only_the_newest_counts() {
         let mut liveness = Liveness::new(Duration::ZERO);
         assert!(liveness.take_ping(1, Duration::ZERO).is_some());
         assert!(liveness.take_ping(2, MS * 249).is_none());
@@ -138,6 +165,45 @@ mod tests {
         assert_eq!(liveness.rtt(), None);
         liveness.on_pong(2, MS * 290);
         assert_eq!(liveness.rtt(), Some(MS * 40));
+    }
+
+    #[test]
+    fn who_is_heard_is_not_pinged_but_for_the_round_trip_time() {
+        let mut liveness = Liveness::new(Duration::ZERO);
+        assert!(liveness.take_ping(1, Duration::ZERO).is_some());
+        for at in (100..5_000).step_by(100) {
+            liveness.on_bytes(MS * at);
+            assert!(liveness.take_ping(2, MS * at).is_none(), "after {at} ms");
+        }
+        assert!(liveness.take_ping(2, RTT_INTERVAL).is_some());
+        liveness.on_bytes(MS * 5_100);
+        assert!(liveness.take_ping(3, MS * 5_349).is_none());
+        assert!(liveness.take_ping(3, MS * 5_350).is_some());
+    }
+
+    #[test]
+    fn a_neighbour_that_nothing_is_taken_from_is_pinged_more_seldom() {
+        let mut liveness = Liveness::new(Duration::ZERO);
+        liveness.set_source(false);
+        assert!(liveness.take_ping(1, Duration::ZERO).is_some());
+        assert!(liveness.take_ping(2, MS * 499).is_none());
+        liveness.set_source(true);
+        assert!(liveness.take_ping(2, MS * 499).is_some());
+    }
+
+    #[test]
+    fn several_pings_go_out_before_a_link_is_silent_or_dead() {
+        for (is_source, until, at_least) in [(true, SILENT_AFTER, 3), (false, DEAD_AFTER, 7)] {
+            let mut liveness = Liveness::new(Duration::ZERO);
+            liveness.set_source(is_source);
+            let mut now = Duration::ZERO;
+            let mut pings = 0;
+            while now < until {
+                pings += u32::from(liveness.take_ping(7, now).is_some());
+                now = liveness.timeout(now).max(now + MS);
+            }
+            assert!(pings >= at_least, "{pings} pings");
+        }
     }
 
     #[test]

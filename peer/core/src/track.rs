@@ -250,6 +250,14 @@ impl Track {
         self.begun = now;
     }
 
+    /// Whether a peer is a source of the track, now or in reserve.
+    pub(crate) fn is_had_from(&self, peer: PeerId) -> bool {
+        let assigned = [self.assignment.source, self.assignment.standby];
+        assigned.contains(&Some(Source::Peer(peer)))
+            || self.previous == Some(peer)
+            || self.subscribed.contains_key(&peer)
+    }
+
     /// Whether an object comes by a subscription without being asked for by name.
     pub(crate) fn is_in_flow(&self, key: &ObjectKey) -> bool {
         self.decision.flowing

@@ -424,6 +424,74 @@ fn a_link_whose_hello_was_lost_is_made_anew_though_it_lives() {
 }
 
 #[test]
+fn what_a_child_acknowledges_is_life_but_not_what_a_source_does() {
+    let mut peer = Peer::linked();
+    let mut commands = Vec::new();
+    for round in 0..60_u64 {
+        peer.now += 100 * MS;
+        for other in [PARENT, CHILD] {
+            let bytes = 1_000_000 - round * 1_000;
+            commands.extend(peer.tell(Event::Buffered { peer: other, bytes }));
+        }
+        commands.extend(peer.tell(Event::Timeout));
+    }
+    assert_eq!(ended(&commands, PARENT), Some(LinkState::Dead));
+    assert_eq!(ended(&commands, CHILD), None);
+    let pings = |to: PeerId| {
+        let is_ping = |c: &&Command| matches!(c, Command::SendPing { peer, .. } if *peer == to);
+        commands.iter().filter(is_ping).count()
+    };
+    assert!(
+        pings(PARENT) >= 12,
+        "{} pings to a silent source",
+        pings(PARENT)
+    );
+    assert!(
+        pings(CHILD) <= 2,
+        "{} pings to a child that lives",
+        pings(CHILD)
+    );
+}
+
+#[test]
+fn a_fast_uplink_serves_all_children_without_waiting_for_a_timer() {
+    static CHUNK: [u8; 61_440] = [7; 61_440];
+    let children: Vec<PeerId> = (20..28).map(PeerId).collect();
+    for (upload_bps, at_once) in [(1_000_000_000, 8), (20_000_000, 1)] {
+        let mut peer = Peer::new();
+        let assigned = assignment(1, Source::Peer(PARENT), &children);
+        peer.tell(Event::Assignment(Assignment {
+            upload_bps,
+            ..assigned
+        }));
+        for &other in [PARENT].iter().chain(&children) {
+            peer.tell(Event::LinkUp { peer: other });
+            peer.hear(other, &hello(other));
+        }
+        for said in [master(), header(), descriptor(1, &CHUNK)] {
+            peer.hear(PARENT, &statement(said, &key()));
+        }
+        for &child in &children {
+            let subscribe = espalier_peer_core::frame::Subscribe {
+                track: TRACK,
+                stripe: 0,
+                stripes: 1,
+                cursor: None,
+            };
+            peer.hear(child, &Frame::Subscribe(subscribe));
+        }
+        peer.now += 1_000 * MS;
+        let commands = peer.hear(PARENT, &data(1, 0, 0, &CHUNK));
+        let chunk = |c: &&Command| matches!(c, Command::SendFrame { frame, .. } if frame.payload()[..] == CHUNK);
+        assert_eq!(
+            commands.iter().filter(chunk).count(),
+            at_once,
+            "{upload_bps}"
+        );
+    }
+}
+
+#[test]
 fn nobody_but_a_child_is_served() {
     let mut peer = Peer::linked();
     for said in [master(), header(), descriptor(1, b"right")] {

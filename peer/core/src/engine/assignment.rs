@@ -8,7 +8,7 @@ use crate::ids::{Generation, PeerId, Source};
 use crate::pacer::TokenBucket;
 use crate::track::Track;
 
-use super::{PACED_TENTHS, RelayEngine, serving};
+use super::{PACED_AT_ONCE, PACED_TENTHS, RelayEngine, serving};
 
 impl RelayEngine {
     pub(super) fn on_welcome(&mut self, welcome: Welcome) {
@@ -90,7 +90,9 @@ impl RelayEngine {
     fn set_upload(&mut self, upload_bps: u64) {
         let rate = upload_bps.saturating_mul(PACED_TENTHS) / 10;
         self.fragment = serving::fragment_size(upload_bps);
-        let burst = self.fragment as u64;
+        let at_once = u128::from(rate) * PACED_AT_ONCE.as_millis() / 8_000;
+        let burst = u64::try_from(at_once).unwrap_or(u64::MAX);
+        let burst = burst.max(self.fragment as u64);
         if self.pacer.rate_bps() == 0 {
             self.pacer = TokenBucket::new(rate, burst, self.now);
         } else {

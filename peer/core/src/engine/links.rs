@@ -115,6 +115,7 @@ impl RelayEngine {
         let peers: Vec<PeerId> = self.links.keys().copied().collect();
         for peer in peers {
             let nonce = self.random();
+            let is_source = self.tracks.iter().any(|track| track.is_had_from(peer));
             let Some(link) = self.links.get_mut(&peer) else {
                 continue;
             };
@@ -127,6 +128,7 @@ impl RelayEngine {
                     self.fail_link(peer, LinkState::Dead, "no Hello came");
                 }
                 Phase::Up => {
+                    link.liveness.set_source(is_source);
                     if let Some(bytes) = link.liveness.take_ping(nonce, now) {
                         self.commands.push_back(Command::SendPing { peer, bytes });
                     }
@@ -290,8 +292,14 @@ impl RelayEngine {
         }
     }
 
+    /// What a child acknowledges it has taken, so it lives; a source shows life by what it brings.
     pub(super) fn on_buffered(&mut self, peer: PeerId, bytes: u64) {
+        let now = self.now;
         if let Some(link) = self.links.get_mut(&peer) {
+            if bytes < link.in_flight && !link.liveness.is_source() {
+                self.dirty |= link.health(now) != Health::Alive;
+                link.liveness.on_bytes(now);
+            }
             link.in_flight = bytes;
         }
     }

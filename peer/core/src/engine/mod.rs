@@ -41,11 +41,19 @@ use crate::statistics::{
 use crate::track::Track;
 use crate::{Role, SourceState};
 
-/// How often time alone may change something while objects are being received, and otherwise.
+/// How often time alone may change something: while a track does not flow yet or objects are read from
+/// the CDN, while they are received from a peer, and otherwise.
 const BUSY_TICK: Duration = Duration::from_millis(50);
+const FLOWING_TICK: Duration = Duration::from_millis(100);
 const IDLE_TICK: Duration = Duration::from_millis(250);
+/// How soon after the last look at the time an event may bring the next one forward: then a stream's own
+/// rhythm takes the place of timers.
+const TICK_AGAIN: Duration = Duration::from_millis(40);
 /// The share of the upload budget that the pacer gives out, in tenths.
 const PACED_TENTHS: u64 = 9;
+/// How much of the uplink's time may be sent at once, if it is more than a fragment. Timers are good to
+/// a millisecond or so: without this, a fast uplink would wait for one after every chunk.
+const PACED_AT_ONCE: Duration = Duration::from_millis(10);
 
 /// Decides everything that a peer does with a channel's media.
 #[derive(Debug)]
@@ -56,6 +64,7 @@ pub struct RelayEngine {
     random: u64,
     /// Circumstances changed: decide anew.
     dirty: bool,
+    last_tick: Duration,
     next_tick: Duration,
 
     incarnation: Option<u64>,
@@ -113,6 +122,7 @@ impl RelayEngine {
             commands: VecDeque::new(),
             random: random.max(1),
             dirty: false,
+            last_tick: Duration::ZERO,
             next_tick: Duration::ZERO,
             incarnation: None,
             generation: Generation::default(),
@@ -165,7 +175,7 @@ impl RelayEngine {
             }
             Event::Timeout => {}
         }
-        if self.dirty || self.now >= self.next_tick {
+        if self.dirty || self.now >= self.next_tick.min(self.last_tick + TICK_AGAIN) {
             self.tick();
         }
         self.pump();
@@ -191,6 +201,7 @@ impl RelayEngine {
     /// Decides everything that depends on time and circumstances.
     fn tick(&mut self) {
         self.dirty = false;
+        self.last_tick = self.now;
         self.tend_links();
         self.sync_links();
         for t in 0..self.tracks.len() {
@@ -207,12 +218,17 @@ impl RelayEngine {
     }
 
     fn schedule(&mut self) {
-        let busy = self.ring.wants_any()
-            || self
-                .tracks
-                .iter()
-                .any(|track| !track.decision.flowing || !track.unsigned.is_empty());
-        let tick = self.now + if busy { BUSY_TICK } else { IDLE_TICK };
+        let unsettled = |track: &Track| !track.decision.flowing || !track.unsigned.is_empty();
+        let receives = self.ring.wants_any();
+        let is_root = self.tracks.iter().any(|track| track.root_since.is_some());
+        let interval = if self.tracks.iter().any(unsettled) || (receives && is_root) {
+            BUSY_TICK
+        } else if receives {
+            FLOWING_TICK
+        } else {
+            IDLE_TICK
+        };
+        let tick = self.now + interval;
         let up = self.links.values().filter(|link| link.phase == Phase::Up);
         let alive = up.map(|link| link.liveness.timeout(self.now)).min();
         // Never at once again, whatever happened: a link that stays dead must not spin.
