@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarm;
 use crate::cdn::Cdn;
 use crate::feed::FeedPlan;
 use crate::links::{Links, Outcome};
@@ -108,9 +109,10 @@ impl EngineTask {
     pub(crate) async fn run(mut self, end: CancellationToken) {
         let mut refresh = tokio::time::interval(REPORT_REFRESH);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut timeout, mut expiry) = (Alarm::default(), Alarm::default());
         loop {
-            let timeout = self.engine.poll_timeout().map(|at| self.started + at);
-            let expiry = self.outputs.links.next_expiry();
+            timeout.set(self.engine.poll_timeout().map(|at| self.started + at));
+            expiry.set(self.outputs.links.next_expiry());
             tokio::select! {
                 () = end.cancelled() => break,
                 Some(event) = self.inputs.transport.recv() => self.outputs.links.handle(event),
@@ -120,8 +122,8 @@ impl EngineTask {
                     // Who asked may have gone.
                     drop(answer.send(self.engine.snapshot(self.now())));
                 }
-                () = sleep_until(timeout) => self.engine.handle(Event::Timeout, self.now()),
-                () = sleep_until(expiry) => self.outputs.links.expire(Instant::now()),
+                () = timeout.due() => self.engine.handle(Event::Timeout, self.now()),
+                () = expiry.due() => self.outputs.links.expire(Instant::now()),
                 _ = refresh.tick() => self.refresh_report(),
             }
             self.settle();
@@ -316,12 +318,5 @@ impl EngineTask {
             }
         };
         drop(tokio::time::timeout(GOODBYE, sent).await);
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

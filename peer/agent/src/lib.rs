@@ -14,6 +14,7 @@
 //! for any other.
 
 mod agent;
+mod alarm;
 mod backoff;
 mod cdn;
 mod config;
@@ -31,6 +32,7 @@ mod translate;
 pub mod transport;
 
 pub use agent::{Agent, StartError};
+pub use alarm::Alarm;
 pub use config::AgentConfig;
 pub use endpoint::EndpointError;
 pub use session::SessionEnd;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use espalier_peer::Alarm;
 use espalier_peer::transport::{
     EventSender, Link, LinkId, SendError, Signal, Transport, TransportEvent,
 };
@@ -122,8 +123,9 @@ impl Shell {
             keys: self.stream.keys(),
         }));
         self.handle(Event::Assignment(assignment(&place)));
+        let mut timeout = Alarm::default();
         loop {
-            let timeout = self.engine.poll_timeout().map(|at| self.start + at);
+            timeout.set(self.engine.poll_timeout().map(|at| self.start + at));
             tokio::select! {
                 event = events.recv() => match event {
                     Some(event) => self.link_says(event),
@@ -133,9 +135,7 @@ impl Shell {
                     Some(input) => self.take(input),
                     None => return,
                 },
-                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
-                    self.handle(Event::Timeout);
-                }
+                () = timeout.due() => self.handle(Event::Timeout),
             }
         }
     }
