@@ -15,6 +15,7 @@ mod addresses;
 mod channel;
 mod connection;
 mod handler;
+mod heap;
 mod link;
 mod runtime;
 mod sender;
@@ -57,6 +58,7 @@ impl WebRtcTransport {
     /// All the settings that cannot work.
     pub fn new(config: TransportConfig) -> Result<Self, Vec<TransportConfigError>> {
         config.validate()?;
+        heap::keep_freed();
         let receive_window = fitting_window(&config);
         let config = Arc::new(TransportConfig {
             receive_window,
