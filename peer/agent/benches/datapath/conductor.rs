@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
@@ -37,11 +38,35 @@ pub(crate) struct Cell {
     pub(crate) delivered: f64,
     pub(crate) relay_cpu_seconds: f64,
     pub(crate) relay_cpu_seconds_per_gbit: f64,
+    /// The range of that figure over all runs; the gaps are those of all runs too.
+    pub(crate) least_per_gbit: f64,
+    pub(crate) most_per_gbit: f64,
     pub(crate) relay_cpu_percent: f64,
     pub(crate) relay_peak_rss_mib: f64,
     pub(crate) gaps_over_100_ms: u64,
     pub(crate) longest_gap_ms: f64,
     pub(crate) faults: u64,
+}
+
+impl Cell {
+    /// The run of median CPU time for each Gbit, with the range, the gaps and the faults of all.
+    pub(crate) fn median(mut cells: Vec<Self>) -> Option<Self> {
+        let per_gbit = |cell: &Self| cell.relay_cpu_seconds_per_gbit;
+        cells.sort_by(|a, b| per_gbit(a).total_cmp(&per_gbit(b)));
+        let (least, most) = (per_gbit(cells.first()?), per_gbit(cells.last()?));
+        let gaps = cells.iter().map(|cell| cell.gaps_over_100_ms).sum();
+        let faults = cells.iter().map(|cell| cell.faults).sum();
+        let longest = cells.iter().map(|cell| cell.longest_gap_ms);
+        let longest_gap_ms = longest.fold(0.0, f64::max);
+        Some(Self {
+            least_per_gbit: least,
+            most_per_gbit: most,
+            gaps_over_100_ms: gaps,
+            longest_gap_ms,
+            faults,
+            ..cells.swap_remove(cells.len() / 2)
+        })
+    }
 }
 
 struct Process {
@@ -52,9 +77,10 @@ struct Process {
 impl Run {
     fn start(self, part: Part, lines: mpsc::Sender<(Part, Line)>) -> anyhow::Result<Process> {
         let name = |value: &str| value.to_lowercase();
+        let stack = self.stack.to_possible_value().context("its name")?;
         let mut child = Command::new(std::env::current_exe()?)
             .args(["--workers", &self.workers.to_string(), "node"])
-            .args(["--stack", &name(&format!("{:?}", self.stack))])
+            .args(["--stack", stack.get_name()])
             .args(["--part", &name(&format!("{part:?}"))])
             .args(["--children", &self.children.to_string()])
             .args(["--bits-per-second", &self.bits_per_second.to_string()])
@@ -127,6 +153,7 @@ impl Run {
             stack: match self.stack {
                 Stack::Ours => "ours",
                 Stack::Bare => "bare",
+                Stack::BareVerifying => "bare, verifying",
             },
             mbit_per_second: self.bits_per_second as f64 / 1e6,
             children: self.children,
@@ -134,6 +161,8 @@ impl Run {
             delivered: gbit / expected,
             relay_cpu_seconds: relay.cpu_seconds,
             relay_cpu_seconds_per_gbit: relay.cpu_seconds / gbit,
+            least_per_gbit: relay.cpu_seconds / gbit,
+            most_per_gbit: relay.cpu_seconds / gbit,
             relay_cpu_percent: relay.cpu_seconds / self.seconds as f64 * 100.0,
             relay_peak_rss_mib: relay.peak_rss_kib as f64 / 1024.0,
             gaps_over_100_ms: children.gaps,

@@ -80,7 +80,7 @@ struct RelayArgs {
     /// How many children.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 8])]
     children: Vec<u64>,
-    /// How often each run is done; the one of median CPU time counts.
+    /// How often each run is done, the stacks in turn; the one of median CPU time counts.
     #[arg(long, default_value_t = 1)]
     repeat: usize,
     /// Only this stack.
@@ -165,29 +165,22 @@ async fn measure_relay(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     println!(
-        "\nrelay, {} s a run\nMbit/s children stack  CPU-s/Gbit  CPU %  peak MiB  gaps>100ms  \
+        "\nrelay, {} s a run, {} runs: the median one, and the range of its first column\n\
+         Mbit/s children stack            CPU-s/Gbit (least-most)  CPU %  peak MiB  gaps>100ms  \
          longest ms  delivered  faults",
-        args.seconds
+        args.seconds,
+        args.repeat.max(1)
     );
     for &mbit in &args.mbit {
         for &children in &args.children {
-            for stack in [Stack::Bare, Stack::Ours] {
-                if args.stack.is_some_and(|only| only != stack) {
-                    continue;
-                }
-                let run = Run {
-                    stack,
-                    children,
-                    bits_per_second: mbit * 1_000_000,
-                    seconds: args.seconds,
-                    workers,
-                };
-                let mut cells = Vec::new();
-                for _ in 0..args.repeat.max(1) {
-                    cells.push(run.measure().await?);
-                }
-                cells.sort_by(|a, b| a.relay_cpu_seconds.total_cmp(&b.relay_cpu_seconds));
-                let cell = cells.swap_remove(cells.len() / 2);
+            let run = Run {
+                stack: Stack::Bare,
+                children,
+                bits_per_second: mbit * 1_000_000,
+                seconds: args.seconds,
+                workers,
+            };
+            for cell in measure_stacks(args, run).await? {
                 print_cell(&cell);
                 figures.relay.push(cell);
             }
@@ -196,13 +189,35 @@ async fn measure_relay(
     Ok(())
 }
 
+/// Measures the stacks in turn, so that what else the machine does meets them all alike.
+async fn measure_stacks(args: &RelayArgs, run: Run) -> anyhow::Result<Vec<Cell>> {
+    let mut stacks = vec![Stack::Bare, Stack::BareVerifying, Stack::Ours];
+    stacks.retain(|stack| args.stack.is_none_or(|only| only == *stack));
+    let mut runs = vec![Vec::new(); stacks.len()];
+    for _ in 0..args.repeat.max(1) {
+        for (stack, cells) in stacks.iter().zip(&mut runs) {
+            cells.push(
+                Run {
+                    stack: *stack,
+                    ..run
+                }
+                .measure()
+                .await?,
+            );
+        }
+    }
+    Ok(runs.into_iter().filter_map(Cell::median).collect())
+}
+
 fn print_cell(cell: &Cell) {
     println!(
-        "{:>6} {:>8} {:<5} {:>11.3} {:>6.1} {:>9.1} {:>11} {:>11.0} {:>9.1}% {:>7}",
+        "{:>6} {:>8} {:<15} {:>10.3} ({:>5.3}-{:>5.3}) {:>6.1} {:>9.1} {:>11} {:>11.0} {:>9.1}% {:>7}",
         cell.mbit_per_second,
         cell.children,
         cell.stack,
         cell.relay_cpu_seconds_per_gbit,
+        cell.least_per_gbit,
+        cell.most_per_gbit,
         cell.relay_cpu_percent,
         cell.relay_peak_rss_mib,
         cell.gaps_over_100_ms,

@@ -26,6 +26,8 @@ const UPLOAD_BPS: u64 = 2_000_000_000;
 pub(crate) enum Stack {
     Ours,
     Bare,
+    /// The bare crate, and its relay verifies each chunk before it passes it on, as ours must.
+    BareVerifying,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,7 +110,7 @@ pub(crate) async fn run(args: NodeArgs) -> anyhow::Result<()> {
     };
     let report = match args.stack {
         Stack::Ours => ours(args, pipes).await,
-        Stack::Bare => bare(args, pipes).await,
+        Stack::Bare | Stack::BareVerifying => bare(args, pipes).await,
     };
     say(&Line::Report(report));
     Ok(())
@@ -294,8 +296,15 @@ async fn bare(args: NodeArgs, mut pipes: Pipes) -> NodeReport {
                 } else if args.part == Part::Relay {
                     let below = below.clone();
                     let mut from_above = std::mem::replace(&mut from_above, mpsc::channel(1).1);
+                    let verifies = args.stack == Stack::BareVerifying;
+                    let verdicts = verdicts.clone();
                     tokio::spawn(async move {
+                        let mut gaps = Gaps::new(rhythm);
                         while let Some(message) = from_above.recv().await {
+                            if verifies && !bare::verify(&message, &mut gaps) {
+                                drop(verdicts.send((RELAY, message.len(), false, gaps.clone())));
+                                continue;
+                            }
                             for child in &below {
                                 drop(child.send(bytes::Bytes::clone(&message)).await);
                             }
