@@ -19,7 +19,8 @@ use crate::ring::{Object, Ring, Status};
 const MAX_SUBSCRIPTIONS: usize = 64;
 /// The most runs of chunks that one child may wait for by name.
 const MAX_REQUESTS: usize = 128;
-/// The most cancelled runs that are remembered for a subscription; the oldest are forgotten.
+/// The most cancelled runs, apart from each other, that are remembered for a subscription; the oldest
+/// are forgotten.
 const MAX_CANCELLED: usize = 64;
 /// How long chunks asked for by name are waited for.
 const REQUEST_LIFETIME: Duration = Duration::from_secs(2);
@@ -138,10 +139,7 @@ impl Downstream {
             .iter_mut()
             .filter(|s| s.track == object.track)
         {
-            if subscription.cancelled.len() == MAX_CANCELLED {
-                subscription.cancelled.pop_front();
-            }
-            subscription.cancelled.push_back((object, first.0, end));
+            subscription.cancel(object, first.0, end);
         }
         self.wishes
             .retain(|wish| wish.object != object || wish.next < first.0 || wish.end > end);
@@ -242,6 +240,21 @@ impl Downstream {
 }
 
 impl Subscription {
+    /// Remembers a run, together with those that it touches: many small ones push no large one out.
+    fn cancel(&mut self, object: ObjectKey, mut first: u32, mut end: u32) {
+        self.cancelled.retain(|(known, from, to)| {
+            let touches = *known == object && *from <= end && first <= *to;
+            if touches {
+                (first, end) = (first.min(*from), end.max(*to));
+            }
+            !touches
+        });
+        if self.cancelled.len() == MAX_CANCELLED {
+            self.cancelled.pop_front();
+        }
+        self.cancelled.push_back((object, first, end));
+    }
+
     fn next(&mut self, ring: &Ring) -> Option<Next> {
         if self.cursor.is_none() {
             self.cursor = newest(ring, self.track);

@@ -124,6 +124,19 @@ impl Link {
         self.downstream.takes(track)
     }
 
+    /// The other end has these chunks, or gets them elsewhere; a count of 0 is all from the first on. One
+    /// that was chosen and of which nothing was sent yet is not sent either.
+    pub(crate) fn cancel(&mut self, object: ObjectKey, first: ChunkIndex, count: u32) {
+        self.downstream.cancel(object, first, count);
+        let covers = |chunk: ChunkIndex| {
+            let place = chunk.0.checked_sub(first.0);
+            place.is_some_and(|place| count == 0 || place < count)
+        };
+        self.sending.take_if(|sending| {
+            sending.offset == 0 && sending.object == object && covers(sending.chunk)
+        });
+    }
+
     /// Puts a part of a statement to the others. Gives the whole once it is there.
     ///
     /// # Errors

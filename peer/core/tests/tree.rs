@@ -447,6 +447,38 @@ fn a_parent_that_is_too_slow_is_helped_out_and_reported() {
     assert!(late, "{:?}", node.link_reports);
 }
 
+/// Half a minute of 6 Mbit/s over a path to the parent that carries less than half of it and loses 1 %.
+/// The standby's path carries `standby_bps` and loses so many packets of a thousand.
+fn check_duplicates_over_lossy_paths(standby_bps: u64, standby_per_mille: u64, most: u64) {
+    let mut network = network(3, 50 * MBIT, 1_500_000);
+    network.latency = 20 * MS;
+    network.make_lossy(peer(1), peer(3), 2_500_000, 10);
+    network.make_lossy(peer(2), peer(3), standby_bps, standby_per_mille);
+    network.plant(&[
+        (peer(1), Source::Cdn, None),
+        (peer(2), Source::Cdn, None),
+        (peer(3), from(peer(1)), Some(from(peer(2)))),
+    ]);
+    network.run_for(TARGET * 15);
+    network.assert_gapless(4);
+    let snapshot = network.node(peer(3)).engine.snapshot(network.now);
+    let counters = snapshot.counters;
+    assert_eq!(snapshot.playout.stalls, 0, "{counters:?}");
+    let from_parent = counters.bytes_from_peers - counters.bytes_from_standby;
+    assert!(from_parent > 4_000_000, "the parent is used: {counters:?}");
+    assert!(counters.duplicate_bytes <= most, "{counters:?}");
+}
+
+#[test]
+fn what_a_lossy_parent_has_under_way_is_not_asked_of_the_standby_too() {
+    check_duplicates_over_lossy_paths(50 * MBIT, 0, 1_200_000);
+}
+
+#[test]
+fn two_lossy_paths_bring_little_twice() {
+    check_duplicates_over_lossy_paths(2_500_000, 10, 2_500_000);
+}
+
 #[test]
 fn a_cdn_that_ignores_ranges_is_used_whole() {
     let mut network = chain(3, 30 * MBIT, 375_000);

@@ -83,7 +83,7 @@ impl RelayEngine {
                 object,
                 first,
                 count,
-            } => link.downstream.cancel(object, first, count),
+            } => link.cancel(object, first, count),
             Frame::Request { object, ranges } => {
                 if !link.downstream.request(object, &ranges, now) {
                     self.send(peer, &Frame::Unavailable { object });

@@ -22,6 +22,8 @@ const MAX_OBJECTS: usize = 32;
 const START_OBJECTS: u32 = 3;
 /// A parent that brings nothing for so long while something is missing is helped out by the standby.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
+/// How many chunks a neighbour has under way on its link while it sends.
+const CHUNKS_UNDER_WAY: u32 = 3;
 /// How long an answer to a request is waited for before it is made again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the player waits for an object that was asked of a peer.
@@ -56,22 +58,16 @@ enum Remedy {
     Start,
 }
 
-/// The first missing chunk is on its way from the parent, most likely: it is asked for only when
-/// little else is missing.
-fn leave_first_to_parent(runs: &mut Vec<(u32, u32)>) {
-    let missing: u32 = runs.iter().map(|(_, count)| count).sum();
-    if missing <= 2 {
-        return;
-    }
-    match runs.first_mut() {
-        Some((_, 1)) => {
-            runs.remove(0);
+/// Leaves the first missing chunks out of what is asked for: they are under way already.
+fn leave_under_way(runs: &mut Vec<(u32, u32)>, mut under_way: u32) {
+    while let Some((first, count)) = runs.first_mut() {
+        if *count > under_way {
+            *first += under_way;
+            *count -= under_way;
+            return;
         }
-        Some((first, count)) => {
-            *first += 1;
-            *count -= 1;
-        }
-        None => {}
+        under_way -= *count;
+        runs.remove(0);
     }
 }
 
@@ -210,14 +206,16 @@ impl RelayEngine {
         let now = self.now;
         let others =
             !self.tracks[t].subscribed.is_empty() && !self.tracks[t].subscribed.contains_key(&peer);
+        let under_way = if others { self.under_way(t, object) } else { 0 };
         let Some(found) = self.ring.get_mut(&object) else {
             return;
         };
         found.asked = Some((peer, now));
         let mut runs = found.missing_runs();
+        leave_under_way(&mut runs, under_way);
         runs.truncate(MAX_RANGES);
-        if others {
-            leave_first_to_parent(&mut runs);
+        if runs.is_empty() {
+            return;
         }
         let ranges: Vec<ChunkRun> = runs
             .into_iter()
@@ -231,6 +229,26 @@ impl RelayEngine {
             self.divide(t, object, &ranges);
         }
         self.send(peer, &Frame::Request { object, ranges });
+    }
+
+    /// How many of an object's first missing chunks are not to be asked for by name, for they would come
+    /// twice: a link takes chunks up to its limit before a Cancel can stop them.
+    fn under_way(&self, t: usize, key: ObjectKey) -> u32 {
+        let (now, track) = (self.now, &self.tracks[t]);
+        let Some(object) = self.ring.get(&key) else {
+            return 0;
+        };
+        let tight = self.time_left(t, &key) < track.target();
+        let moving = match object.asked {
+            // It was divided before: what is under way now is under way from both.
+            Some(_) => now < object.last_chunk + FLOWING.0,
+            None => track.decision.flowing && now < track.progress + FLOWING.0,
+        };
+        match (moving, object.asked) {
+            (true, _) if !tight => CHUNKS_UNDER_WAY,
+            (_, None) if object.missing() > 2 => 1,
+            (_, None | Some(_)) => 0,
+        }
     }
 
     /// What is asked of the standby the parent need not send: the two share the work. Should the

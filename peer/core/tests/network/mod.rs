@@ -106,6 +106,44 @@ struct LinkInUse {
     buffered: BTreeMap<PeerId, u64>,
 }
 
+/// One direction of a path that loses packets: messages stay in order, and what is lost holds up what
+/// comes behind it.
+struct Lossy {
+    bps: u64,
+    per_mille: u64,
+    free: Duration,
+    lost: u64,
+    random: u64,
+}
+
+impl Lossy {
+    const PACKET: u64 = 1_200;
+    const ROUND_TRIP: Duration = Duration::from_millis(40);
+    /// Each so many losses, the retransmission is lost as well, and a timer has to find out.
+    const TIMEOUTS: u64 = 16;
+
+    /// When a message that leaves now is through.
+    fn carry(&mut self, length: u64, now: Duration) -> Duration {
+        self.free = self.free.max(now);
+        for _ in 0..length.div_ceil(Self::PACKET) {
+            self.free += Duration::from_nanos(Self::PACKET * 8_000_000_000 / self.bps);
+            // xorshift64*, Vigna 2016.
+            self.random ^= self.random >> 12;
+            self.random ^= self.random << 25;
+            self.random ^= self.random >> 27;
+            if self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) % 1_000 < self.per_mille {
+                self.lost += 1;
+                self.free += if self.lost.is_multiple_of(Self::TIMEOUTS) {
+                    Duration::from_secs(1)
+                } else {
+                    Self::ROUND_TRIP
+                };
+            }
+        }
+        self.free
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CdnFault {
     None,
@@ -128,6 +166,7 @@ pub(crate) struct Network {
     pub(crate) signing: bool,
     /// Whether the origin goes on publishing.
     pub(crate) publishing: bool,
+    lossy: BTreeMap<(PeerId, PeerId), Lossy>,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
     actions: BTreeMap<u64, Action>,
     serial: u64,
@@ -157,6 +196,7 @@ impl Network {
             eager_players: false,
             signing: true,
             publishing: true,
+            lossy: BTreeMap::new(),
             queue: BinaryHeap::new(),
             actions: BTreeMap::new(),
             serial: 0,
@@ -436,6 +476,20 @@ impl Network {
         }
     }
 
+    /// Makes the path between two peers carry no more than this, and lose so many packets of a thousand.
+    pub(crate) fn make_lossy(&mut self, a: PeerId, b: PeerId, bps: u64, per_mille: u64) {
+        for (direction, seed) in [((a, b), 1), ((b, a), 2)] {
+            let lossy = Lossy {
+                bps,
+                per_mille,
+                free: Duration::ZERO,
+                lost: 0,
+                random: seed,
+            };
+            self.lossy.insert(direction, lossy);
+        }
+    }
+
     /// Breaks a link under both ends, as a transport that noticed would tell it.
     pub(crate) fn cut(&mut self, a: PeerId, b: PeerId) {
         if self.links.remove(&pair(a, b)).is_some() {
@@ -486,7 +540,10 @@ impl Network {
         let bits = (length + length / 16 + 40) * 8;
         let time = Duration::from_nanos(bits * 1_000_000_000 / node.upload_bps.max(1));
         node.uplink_free = node.uplink_free.max(now) + time;
-        let at = node.uplink_free + latency;
+        let mut at = node.uplink_free + latency;
+        if let Some(lossy) = self.lossy.get_mut(&(from, to)) {
+            at = at.max(lossy.carry(length, now) + latency);
+        }
         self.at(
             at,
             Action::Arrive {
