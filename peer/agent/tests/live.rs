@@ -7,7 +7,7 @@ use espalier_peer::transport::MemoryNetwork;
 use espalier_proto::v1::{self, peer_message::Kind};
 
 use crate::support::peer::{every_object_is_the_origins, root_and_child};
-use crate::support::{Node, Origin, segment, wait_for};
+use crate::support::{Node, Origin, OwnSigner, segment, wait_for};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_plays_what_the_origin_has_from_its_parent() {
@@ -108,6 +108,29 @@ async fn the_tree_goes_on_without_its_node_and_plays_unsigned_without_its_signer
         assert_eq!(stats["tracks"][0]["state"], "bypass");
         assert_eq!(stats["playout"]["stalls"], 0, "{stats}");
         every_object_is_the_origins(&stats);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_signer_takes_over_from_one_that_dies() {
+    let origin = Origin::start().await;
+    let first = OwnSigner::start(&origin).await;
+    let signers = vec![first.uri.clone(), String::new()];
+    let node = Node::start_with_signers(&origin, signers).await;
+    let (root, child) = root_and_child(&node, &MemoryNetwork::new()).await;
+    let before = child.newest().await;
+    drop(first);
+    wait_for("the child goes on", || async {
+        (child.newest().await >= before + 16).then_some(())
+    })
+    .await;
+    for peer in [&root, &child] {
+        let stats = peer.stats().await;
+        every_object_is_the_origins(&stats);
+        assert_eq!(stats["playout"]["stalls"], 0, "{stats}");
+        assert_eq!(stats["counters"]["conflicting_statements"], 0, "{stats}");
+        let newest = stats["objects"].as_array().unwrap().last().unwrap();
+        assert_eq!(newest["verified"], true, "{newest}");
     }
 }
 

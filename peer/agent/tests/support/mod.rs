@@ -15,7 +15,9 @@ use espalier_media::StatementKey;
 use espalier_proto::v1::peer_message::Kind;
 use espalier_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use espalier_proto::v1::{self, node_message};
-use espalier_signer::{ServiceLimits, Signer, SignerConfig, SignerState, StatementService};
+use espalier_signer::{
+    ServiceLimits, Signer, SignerConfig, SignerHandle, SignerState, StatementService,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -240,14 +242,73 @@ impl Drop for Node {
     }
 }
 
-impl Node {
+/// A runtime of its own: what runs on it dies with it, connections and all.
+fn own_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// All signers of an origin hold the same key.
+fn signer_of(origin: &Origin) -> SignerHandle {
+    Signer::start(SignerConfig {
+        origin_uri: origin.uri.clone(),
+        key: StatementKey::from_seed(&[7; 32]),
+        state: SignerState::default(),
+    })
+    .unwrap()
+}
+
+/// A signer beside the packager. Dies with its connections when dropped.
+pub(crate) struct OwnSigner {
+    pub(crate) uri: String,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl OwnSigner {
     pub(crate) async fn start(origin: &Origin) -> Self {
-        let signer = Signer::start(SignerConfig {
-            origin_uri: origin.uri.clone(),
-            key: StatementKey::from_seed(&[7; 32]),
-            state: SignerState::default(),
-        })
-        .unwrap();
+        let runtime = own_runtime();
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let listener = runtime
+            .spawn(TcpListener::bind(any))
+            .await
+            .unwrap()
+            .unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let origin = origin.clone();
+        runtime.spawn(async move {
+            let statements = StatementService::new(signer_of(&origin), ServiceLimits::default());
+            tonic::transport::Server::builder()
+                .add_service(statements.into_server())
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+        });
+        Self {
+            uri,
+            runtime: Some(runtime),
+        }
+    }
+}
+
+impl Drop for OwnSigner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Node {
+    /// A node that signs itself.
+    pub(crate) async fn start(origin: &Origin) -> Self {
+        Self::start_with_signers(origin, vec![String::new()]).await
+    }
+
+    /// A node that names these signers, in order of preference; the empty URI is itself.
+    pub(crate) async fn start_with_signers(origin: &Origin, signer_uris: Vec<String>) -> Self {
+        let signer = signer_of(origin);
         let welcome = v1::Welcome {
             incarnation: 1,
             report_interval_ms: 100,
@@ -256,7 +317,7 @@ impl Node {
                 .iter()
                 .map(|key| key.to_bytes().to_vec())
                 .collect(),
-            signer_uris: vec![String::new()],
+            signer_uris,
             origin_uri: origin.uri.clone(),
             ..v1::Welcome::default()
         };
@@ -266,11 +327,7 @@ impl Node {
             welcome,
         };
         let statements = StatementService::new(signer, ServiceLimits::default());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = own_runtime();
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let listener = runtime
             .spawn(TcpListener::bind(any))
