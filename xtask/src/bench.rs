@@ -20,6 +20,12 @@ const BENCHES: &[Bench] = &[
         what: "how soon a new segment of a regular origin is detected, and for how many requests",
     },
     Bench {
+        name: "rebuild",
+        package: "espalier-orchestrator-core",
+        target: "rebuild",
+        what: "a channel of a million peers: entries applied, a snapshot written and read, an owner rebuilt",
+    },
+    Bench {
         name: "datapath",
         package: "espalier-peer",
         target: "datapath",
