@@ -56,7 +56,7 @@ struct Gateway {
 
 impl Seats {
     /// Makes the table of a channel in which these peers are known, and nobody has a session. Gateways have
-    /// [`PATIENCE`] to say who is attached.
+    /// ten seconds to say who is attached.
     pub fn new(channel: ChannelId, known: impl IntoIterator<Item = PeerId>, now: Duration) -> Self {
         let seat = || Seat {
             attachment: 0,
