@@ -124,6 +124,10 @@ mod tests {
         let back = Replica::read_snapshot(&MetaState::default(), &mut &bytes[..]).unwrap();
         assert_eq!(Replica::hash(&back), Replica::hash(&state));
         let cut = Replica::read_snapshot(&MetaState::default(), &mut &bytes[..bytes.len() - 1]);
-        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let altered = Replica::read_snapshot(&MetaState::default(), &mut &bytes[..]);
+        assert_eq!(altered.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }
