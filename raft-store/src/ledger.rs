@@ -9,11 +9,14 @@
 //!
 //! It does no input or output, and decodes no body.
 
+mod run;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::batch::{Batch, Seal};
 use crate::key::{GroupId, KEY_BYTES, Key, Kind};
 use crate::record::{Decoded, Record, TooLong};
+use run::{Known, Run};
 
 /// Most deletions in a batch that puts little.
 pub const DELETES_PER_BATCH: usize = 256;
@@ -88,101 +91,6 @@ pub enum Progress {
     Done,
     /// Some is left for the next batch; the group's later operations must wait.
     Partly,
-}
-
-/// What the ledger knows of a record: its share of the sum, and where it takes how much room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
-    checksum: u64,
-    bytes: u32,
-    parts: u16,
-}
-
-impl Known {
-    fn new(checksum: u64, bytes: usize, parts: u16) -> Self {
-        Self {
-            checksum,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            parts,
-        }
-    }
-
-    fn of(record: &Record) -> Self {
-        let parts = u16::try_from(record.parts.len()).unwrap_or(u16::MAX);
-        Self::new(record.checksum, record.bytes(), parts)
-    }
-}
-
-/// Contiguous entries, kept small: a log may have millions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Run {
-    first: u64,
-    checksums: VecDeque<u64>,
-    bytes: VecDeque<u32>,
-    /// In how many parts an entry lies, where it is more than one.
-    long: BTreeMap<u64, u16>,
-}
-
-impl Run {
-    fn next(&self) -> Option<u64> {
-        (!self.checksums.is_empty()).then(|| self.first + self.checksums.len() as u64)
-    }
-
-    fn push(&mut self, index: u64, known: Known) {
-        if self.checksums.is_empty() {
-            self.first = index;
-        }
-        if known.parts > 1 {
-            self.long.insert(index, known.parts);
-        }
-        self.checksums.push_back(known.checksum);
-        self.bytes.push_back(known.bytes);
-    }
-
-    fn pop_front(&mut self) -> Option<(u64, Known)> {
-        let (checksum, bytes) = (self.checksums.pop_front()?, self.bytes.pop_front()?);
-        let index = self.first;
-        self.first += 1;
-        let parts = self.long.remove(&index).unwrap_or(1);
-        Some((
-            index,
-            Known {
-                checksum,
-                bytes,
-                parts,
-            },
-        ))
-    }
-
-    fn pop_back(&mut self) -> Option<(u64, Known)> {
-        let (checksum, bytes) = (self.checksums.pop_back()?, self.bytes.pop_back()?);
-        let index = self.first + self.checksums.len() as u64;
-        let parts = self.long.remove(&index).unwrap_or(1);
-        Some((
-            index,
-            Known {
-                checksum,
-                bytes,
-                parts,
-            },
-        ))
-    }
-
-    /// Splits off the entries up to `upto`, inclusive.
-    fn split_front(&mut self, upto: u64) -> Self {
-        let Some(next) = self.next() else {
-            return Self::default();
-        };
-        let end = upto.saturating_add(1).clamp(self.first, next);
-        let count = usize::try_from(end - self.first).unwrap_or(self.checksums.len());
-        let rest = Self {
-            first: end,
-            checksums: self.checksums.split_off(count),
-            bytes: self.bytes.split_off(count),
-            long: self.long.split_off(&end),
-        };
-        std::mem::replace(self, rest)
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -94,7 +94,10 @@ async fn the_admin_listener_serves_probes_and_metrics() {
         .local_addr()
         .unwrap()
         .to_string();
-    let _process = Process::start(&["--dev", "--listen", "127.0.0.1:0", "--admin-listen", &admin]);
+    // The process is killed at the end: what it leaves goes with the test's own directory.
+    let temporary = tempfile::tempdir().unwrap();
+    let arguments = ["--dev", "--listen", "127.0.0.1:0", "--admin-listen", &admin];
+    let _process = Process::start_in(temporary.path(), &arguments);
     let get = |path: &'static str| {
         let admin = admin.clone();
         async move { http_get(&admin, path).await }
