@@ -7,6 +7,7 @@ use prost::Message as _;
 const WIRE: &[&str] = &["espalier/wire/v1/wire.proto"];
 const SERVICES: &[&str] = &[
     "espalier/cluster/v1/link.proto",
+    "espalier/cluster/v1/raft.proto",
     "espalier/v1/channel.proto",
     "espalier/v1/cluster.proto",
     "espalier/v1/common.proto",
@@ -28,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".espalier.wire.v1")
+        .bytes(".espalier.cluster.v1.RaftMessage.body")
+        .bytes(".espalier.cluster.v1.SnapshotPart.content")
         .build_client(grpc)
         .build_server(grpc)
         .compile_fds(descriptors)?;

@@ -15,11 +15,11 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use openraft::type_config::alias::SnapshotOf;
 
-use crate::errors::Stopped;
-use crate::group::{Inner, stopped};
+use crate::errors::{ReadError, Stopped};
+use crate::group::stopped;
 use crate::shelf::decode_meta;
 use crate::types::Vote;
-use crate::{Group, GroupId, Replica, SnapshotFile, SnapshotStore, Types};
+use crate::{Group, GroupId, LogPosition, Replica, SnapshotFile, SnapshotStore, Types};
 
 /// The answers to a stream of appends, in order; the stream ends at the first that fails.
 pub type Appends<Rt> = BoxStream<'static, Result<StreamAppendResult<Types<Rt>>, Stopped>>;
@@ -59,23 +59,26 @@ pub trait Inbound<Rt: AsyncRuntime, S: SnapshotStore>: Send + Sync {
 
     /// Where received snapshots are to be written.
     fn snapshots(&self) -> S;
+
+    /// See [`Group::read_index`], for nodes that do not lead.
+    fn read_index(&self) -> BoxFuture<'static, Result<LogPosition, ReadError>>;
 }
 
 impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Group<Rt, R, S> {
     /// The group as other nodes reach it.
     #[must_use]
     pub fn inbound(&self) -> Arc<dyn Inbound<Rt, S>> {
-        Arc::clone(&self.inner) as Arc<dyn Inbound<Rt, S>>
+        Arc::new(self.clone())
     }
 }
 
-impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt, R, S> {
+impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Group<Rt, R, S> {
     fn group(&self) -> GroupId {
-        self.id
+        self.inner.id
     }
 
     fn append(&self, requests: BoxStream<'static, AppendEntriesRequest<Types<Rt>>>) -> Appends<Rt> {
-        let answers = self.raft.stream_append(requests);
+        let answers = self.inner.raft.stream_append(requests);
         answers
             .map(|answer| answer.map_err(|fatal| stopped(&fatal)))
             .boxed()
@@ -85,7 +88,7 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt
         &self,
         request: VoteRequest<Types<Rt>>,
     ) -> BoxFuture<'static, Result<VoteResponse<Types<Rt>>, Stopped>> {
-        let raft = self.raft.clone();
+        let raft = self.inner.raft.clone();
         async move { raft.vote(request).await.map_err(plain::<Rt>) }.boxed()
     }
 
@@ -93,7 +96,7 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt
         &self,
         request: VoteRequest<Types<Rt>>,
     ) -> BoxFuture<'static, Result<VoteResponse<Types<Rt>>, Stopped>> {
-        let raft = self.raft.clone();
+        let raft = self.inner.raft.clone();
         async move { raft.pre_vote(request).await.map_err(plain::<Rt>) }.boxed()
     }
 
@@ -101,7 +104,7 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt
         &self,
         request: TransferLeaderRequest<Types<Rt>>,
     ) -> BoxFuture<'static, Result<TransferLeaderResponse<Types<Rt>>, Stopped>> {
-        let raft = self.raft.clone();
+        let raft = self.inner.raft.clone();
         async move {
             raft.handle_transfer_leader(request)
                 .await
@@ -115,7 +118,7 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt
         vote: Vote<Rt>,
         file: S::File,
     ) -> BoxFuture<'static, Result<SnapshotResponse<Types<Rt>>, Stopped>> {
-        let raft = self.raft.clone();
+        let raft = self.inner.raft.clone();
         async move {
             let meta = decode_meta::<Rt>(file.meta()).map_err(|error| Stopped {
                 reason: error.to_string(),
@@ -131,7 +134,12 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Inbound<Rt, S> for Inner<Rt
     }
 
     fn snapshots(&self) -> S {
-        self.shared.shelf.store().clone()
+        self.inner.shared.shelf.store().clone()
+    }
+
+    fn read_index(&self) -> BoxFuture<'static, Result<LogPosition, ReadError>> {
+        let group = self.clone();
+        async move { Group::read_index(&group).await }.boxed()
     }
 }
 

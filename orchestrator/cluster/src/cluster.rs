@@ -1,0 +1,410 @@
+//! A node's part in the cluster: its groups over one store, the network, and the tasks that look after them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use espalier_orchestrator_core::NodeId as CoreNodeId;
+use espalier_orchestrator_core::state::{
+    Membership, MetaOp, MetaState, NodeAddresses, NodePhase, NodeRecord, Refusal, ShardState,
+};
+use espalier_proto::cluster::v1 as proto;
+use espalier_raft_store::Store;
+use espalier_shards::{Group, GroupId, GroupStatus, Leadership, LogPosition, NodeId};
+use openraft_rt_tokio::TokioRuntime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+
+use crate::config::{ClusterConfig, Formation};
+use crate::desk::Desk;
+use crate::error::{MetaError, StartError};
+use crate::identity::Identity;
+use crate::network::incoming::{Incoming, MetaGroup};
+use crate::network::lines::{Lines, client};
+use crate::reset_task::ResetTask;
+use crate::snapshots::DiskSnapshots;
+use crate::start::{
+    Starter, found_groups, founders, guest, identity, listen, open_store, prepare, refuse_lost_data,
+};
+use crate::steward::{Steward, Tended};
+use crate::tended::{follow, watch_group};
+
+/// A shard's group in production.
+pub type ShardGroup = Group<TokioRuntime, ShardState, DiskSnapshots>;
+
+/// How long a stopping node tries to hand its leaderships over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+const LISTENER_END: Duration = Duration::from_secs(1);
+
+/// A node's part in a cluster.
+pub struct Cluster {
+    identity: Identity,
+    store: Arc<Store>,
+    meta: MetaGroup,
+    shards: Vec<ShardGroup>,
+    desk: Desk,
+    nodes: watch::Receiver<BTreeMap<NodeId, String>>,
+    reachable: watch::Receiver<BTreeMap<NodeId, bool>>,
+    stopping: CancellationToken,
+    steward: JoinHandle<()>,
+    reset: JoinHandle<()>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Cluster {
+    /// Starts the node's part. A node that is to be added to a cluster waits here until it is, or until
+    /// `stopping`. `beside` is served to other nodes on the same listener.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start(
+        config: ClusterConfig,
+        beside: Routes,
+        stopping: CancellationToken,
+    ) -> Result<Self, StartError> {
+        prepare(&config.dir)?;
+        let known = identity(&config)?;
+        let lines = Lines::new(config.cluster.clone(), config.tls.clone());
+        let (invited, mut invitation) = watch::channel(known.clone());
+        let tasks = CancellationToken::new();
+        let guest = guest(config.dir.clone(), invited);
+        let incoming = Incoming::new(config.cluster.clone(), rand::random(), guest, tasks.clone());
+        let listener = listen(&config, &incoming, beside, tasks.clone())?;
+        let identity = tokio::select! {
+            found = invitation.wait_for(Option::is_some) => match found {
+                Ok(found) => found.clone().ok_or(StartError::Ended)?,
+                Err(_) => return Err(StartError::Ended),
+            },
+            () = stopping.cancelled() => return Err(StartError::Ended),
+        };
+        let founders = founders(&config, &identity);
+        if !identity.has_data {
+            refuse_lost_data(&lines, &founders, &identity).await?;
+        }
+        let store = Arc::new(open_store(&config.dir, !identity.has_data).await?);
+        let identity = Identity {
+            has_data: true,
+            ..identity
+        };
+        identity.keep(&config.dir)?;
+        let starter = Starter {
+            config: &config,
+            identity: &identity,
+            lines: &lines,
+            store: &store,
+        };
+        let meta: MetaGroup = starter.group(GroupId::META, MetaState::default()).await?;
+        let mut shards = Vec::new();
+        for shard in 1..=identity.shards {
+            shards.push(starter.group(GroupId(shard), ShardState::default()).await?);
+        }
+        incoming.add_meta(meta.clone());
+        shards
+            .iter()
+            .for_each(|shard| incoming.add(shard.inbound()));
+        incoming.identify(identity.node);
+        if !founders.is_empty() {
+            found_groups(&meta, &shards, &founders).await?;
+        }
+        Ok(Self::tend(
+            config, identity, founders, lines, store, meta, shards, tasks, listener,
+        ))
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part that the node has just made"
+    )]
+    fn tend(
+        config: ClusterConfig,
+        identity: Identity,
+        founders: BTreeMap<NodeId, String>,
+        lines: Lines,
+        store: Arc<Store>,
+        meta: MetaGroup,
+        shards: Vec<ShardGroup>,
+        stopping: CancellationToken,
+        listener: Option<JoinHandle<()>>,
+    ) -> Self {
+        let (nodes_tx, nodes) = watch::channel(founders.clone());
+        let (reachable_tx, reachable) = watch::channel(BTreeMap::new());
+        let desk = Desk {
+            meta: meta.clone(),
+            lines: lines.clone(),
+        };
+        let reset = ResetTask::new(identity.node, lines, nodes.clone(), reachable_tx);
+        let mut watched = vec![watch_group(&meta)];
+        watched.extend(shards.iter().map(watch_group));
+        let mut groups: Vec<Arc<dyn Tended>> = vec![Arc::new(meta.clone())];
+        groups.extend(
+            shards
+                .iter()
+                .map(|shard| Arc::new(shard.clone()) as Arc<dyn Tended>),
+        );
+        let steward = Steward {
+            me: identity.node,
+            cluster: identity.cluster.clone(),
+            shards: identity.shards,
+            founders,
+            addresses: NodeAddresses {
+                cluster: vec![config.advertise],
+                public: vec![config.public_address],
+                admin: Vec::new(),
+            },
+            desk: desk.clone(),
+            groups,
+            nodes: nodes_tx,
+            reachable: reachable.clone(),
+            stopping: stopping.clone(),
+        };
+        Cluster {
+            identity,
+            store,
+            meta,
+            shards,
+            desk,
+            nodes,
+            reachable,
+            stopping,
+            steward: tokio::spawn(steward.run()),
+            reset: tokio::spawn(reset.run(watched)),
+            listener,
+        }
+    }
+
+    /// Which node of which cluster this is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The group that holds the directory, the nodes and the cluster's own settings.
+    #[must_use]
+    pub fn meta(&self) -> &Group<TokioRuntime, MetaState, DiskSnapshots> {
+        &self.meta
+    }
+
+    /// The groups that hold channels, in the order of their numbers, from 1.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardGroup] {
+        &self.shards
+    }
+
+    /// Follows who leads a group; [`Leadership::Stopped`] at once for a group that there is not.
+    #[must_use]
+    pub fn leadership(&self, group: GroupId) -> watch::Receiver<Leadership> {
+        match self.shard(group) {
+            Some(shard) => follow(shard.leadership()),
+            None if group == GroupId::META => follow(self.meta.leadership()),
+            None => watch::channel(Leadership::Stopped).1,
+        }
+    }
+
+    /// Follows up to where a group's entries are applied here.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> watch::Receiver<Option<LogPosition>> {
+        match self.shard(group) {
+            Some(shard) => follow(shard.applied()),
+            None if group == GroupId::META => follow(self.meta.applied()),
+            None => watch::channel(None).1,
+        }
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn shard(&self, group: GroupId) -> Option<&ShardGroup> {
+        self.shards
+            .get(usize::try_from(group.0).ok()?.checked_sub(1)?)
+    }
+
+    /// The store under the groups, for its health and figures.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All nodes, with the addresses at which they serve each other.
+    #[must_use]
+    pub fn nodes(&self) -> watch::Receiver<BTreeMap<NodeId, String>> {
+        self.nodes.clone()
+    }
+
+    /// Which other nodes are there now, as far as an idle connection tells.
+    #[must_use]
+    pub fn reachable(&self) -> watch::Receiver<BTreeMap<NodeId, bool>> {
+        self.reachable.clone()
+    }
+
+    /// A connection to what another node serves to nodes; shared, opened when first used.
+    #[must_use]
+    pub fn transport(&self, node: NodeId) -> Option<Channel> {
+        let nodes = self.nodes.borrow();
+        Some(self.desk.lines.to(node, nodes.get(&node)?).ok()?.gateways)
+    }
+
+    /// Has the cluster's own state changed, at whichever node leads; doing it again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`MetaError`].
+    pub async fn change(&self, ops: Vec<MetaOp>) -> Result<(), MetaError> {
+        self.desk.change(ops).await
+    }
+
+    /// The cluster's own state, with everything in it that was committed before the call.
+    ///
+    /// # Errors
+    ///
+    /// When no leader answers in time.
+    pub async fn current_meta(&self) -> Result<MetaState, MetaError> {
+        self.desk.current().await
+    }
+
+    /// Adds the node that waits at this address, and returns its id; it catches up afterwards.
+    ///
+    /// # Errors
+    ///
+    /// See [`MetaError`].
+    pub async fn add_node(&self, address: &str) -> Result<NodeId, MetaError> {
+        let state = self.current_meta().await?;
+        let at = |record: &NodeRecord| record.addresses.cluster.iter().any(|it| it == address);
+        let known = state
+            .nodes()
+            .iter()
+            .find(|(_, record)| at(record))
+            .map(|(node, _)| *node);
+        let node = known.unwrap_or_else(|| state.unused_node_id());
+        if known.is_none() {
+            let addresses = NodeAddresses {
+                cluster: vec![address.to_owned()],
+                ..Default::default()
+            };
+            let (membership, phase) = (Membership::Voter, NodePhase::Joining);
+            self.invite(node, address).await?;
+            let record = NodeRecord {
+                addresses,
+                membership,
+                phase,
+            };
+            self.change(vec![MetaOp::AddNode { node, record }]).await?;
+        }
+        Ok(node.0)
+    }
+
+    async fn invite(&self, node: CoreNodeId, address: &str) -> Result<(), MetaError> {
+        let endpoint = self.desk.lines.endpoint(address)?;
+        let failed = |reason: String| MetaError::Invitation {
+            address: address.to_owned(),
+            reason,
+        };
+        let line = endpoint
+            .connect()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let invitation = proto::Invitation {
+            cluster: self.identity.cluster.clone(),
+            node: node.0,
+            shards: self.identity.shards,
+        };
+        let answer = client(line).invite(invitation).await;
+        answer
+            .map(|_| ())
+            .map_err(|status| failed(status.message().to_owned()))
+    }
+
+    /// Puts a node's life into another phase: draining and back, or leaving for good.
+    ///
+    /// # Errors
+    ///
+    /// See [`MetaError`].
+    pub async fn set_phase(&self, node: NodeId, phase: NodePhase) -> Result<(), MetaError> {
+        let state = self.current_meta().await?;
+        let node = CoreNodeId(node);
+        let known = state
+            .nodes()
+            .get(&node)
+            .ok_or(MetaError::Refused(Refusal::UnknownNode))?;
+        let record = NodeRecord {
+            phase,
+            ..known.clone()
+        };
+        self.change(vec![MetaOp::ChangeNode { node, record }]).await
+    }
+
+    /// How all groups stand on this node, the meta group first.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        let shards = self.shards.iter().map(Group::status);
+        std::iter::once(self.meta.status()).chain(shards).collect()
+    }
+
+    /// Asks that another node leads a group that this node leads.
+    pub async fn transfer(&self, group: GroupId, to: NodeId) {
+        match self.shard(group) {
+            Some(shard) => Tended::transfer(shard, to).await,
+            None => Tended::transfer(&self.meta, to).await,
+        }
+    }
+
+    /// Ends the node's part in order: hands leaderships over, stops the groups, closes the store.
+    pub async fn shutdown(self) {
+        self.hand_over().await;
+        self.stopping.cancel();
+        self.meta.shutdown().await;
+        for shard in &self.shards {
+            shard.shutdown().await;
+        }
+        for task in [Some(self.steward), Some(self.reset), self.listener]
+            .into_iter()
+            .flatten()
+        {
+            let end = task.abort_handle();
+            if tokio::time::timeout(LISTENER_END, task).await.is_err() {
+                end.abort();
+            }
+        }
+        let store = self.store;
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "the store ended badly");
+        }
+    }
+
+    /// Ends without handing anything over, as far as a process can do that to itself: for tests.
+    pub fn kill(self) {
+        self.stopping.cancel();
+        self.steward.abort();
+        self.reset.abort();
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+    }
+
+    async fn hand_over(&self) {
+        let me = self.identity.node;
+        let until = Instant::now() + HAND_OVER;
+        while Instant::now() < until {
+            let statuses = self.statuses();
+            let led: Vec<_> = statuses.iter().filter(|it| it.leader == Some(me)).collect();
+            if led.is_empty() || led.iter().all(|status| status.voters.len() < 2) {
+                return;
+            }
+            for (turn, status) in led.iter().enumerate() {
+                let others: Vec<_> = status
+                    .caught_up(0)
+                    .into_iter()
+                    .filter(|node| *node != me)
+                    .collect();
+                if let Some(to) = others.get(turn % others.len().max(1)) {
+                    self.transfer(status.group, *to).await;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tracing::warn!("some leaderships were not handed over in time");
+    }
+}

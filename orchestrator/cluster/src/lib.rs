@@ -1,0 +1,33 @@
+//! A node's part in the cluster: its Raft groups on disk, the network between nodes, membership and balance.
+//!
+//! ```text
+//!             Cluster
+//!   meta group, shards 1..=16 ──── espalier-shards (pure Raft side, shared with the simulator)
+//!        │            │
+//!   network/      raft-store       steward: reconciler, balance      reset task: killed leaders
+//! ```
+//!
+//! Not here: channels, sessions, gateways, what entries mean.
+
+mod cluster;
+mod config;
+mod desk;
+mod error;
+mod identity;
+mod network;
+mod reconcile;
+mod reset_task;
+mod snapshots;
+mod start;
+mod steward;
+mod tended;
+mod tls;
+mod wire;
+
+pub use cluster::{Cluster, ShardGroup};
+pub use config::{ClusterConfig, DEFAULT_SHARDS, Formation};
+pub use error::{MetaError, StartError};
+pub use identity::{Identity, IdentityError};
+pub use network::lines::BadAddress;
+pub use snapshots::{DiskSnapshot, DiskSnapshots, Spool};
+pub use tls::ClusterTls;

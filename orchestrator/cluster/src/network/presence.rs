@@ -1,0 +1,105 @@
+//! Watches one other node by an idle call on a connection of its own, for the reset path.
+//!
+//! When the call breaks, a connection is tried at once: refused means that nobody listens there any more;
+//! anything else (no route, no answer) means nothing, and the election timeouts decide.
+
+use std::time::{Duration, Instant};
+
+use espalier_proto::cluster::v1 as proto;
+use espalier_shards::reset::LinkEvent;
+use espalier_shards::{GroupId, NodeId};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::lines::{CONNECT, Lines, client};
+
+/// Pauses between attempts to reach a node that is gone.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a watch tells, of which node.
+pub(crate) type Told = (NodeId, LinkEvent);
+
+/// Watches until the receiver is gone.
+pub(crate) async fn watch(
+    lines: Lines,
+    me: NodeId,
+    node: NodeId,
+    address: String,
+    tell: mpsc::Sender<Told>,
+) {
+    let mut known_boot = None;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let begun = Instant::now();
+        let event = match open(&lines, me, node, &address).await {
+            Ok(Opened { boot, mut stream }) => {
+                let same = known_boot.replace(boot).is_none_or(|known| known == boot);
+                let opened = if same {
+                    LinkEvent::Opened
+                } else {
+                    LinkEvent::OpenedToAnother
+                };
+                if tell.send((node, opened)).await.is_err() {
+                    return;
+                }
+                // Ends with the other process, or with the connection.
+                while let Ok(Some(_)) = stream.message().await {}
+                Some(LinkEvent::Broken)
+            }
+            Err(Unopened::Refused) => Some(LinkEvent::Refused),
+            Err(Unopened::Other) => None,
+        };
+        if tell.is_closed() {
+            return;
+        }
+        let broken = event == Some(LinkEvent::Broken);
+        if let Some(event) = event
+            && tell.send((node, event)).await.is_err()
+        {
+            return;
+        }
+        if broken && begun.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+struct Opened {
+    boot: u64,
+    stream: tonic::Streaming<proto::PresenceReply>,
+}
+
+enum Unopened {
+    Refused,
+    Other,
+}
+
+async fn open(lines: &Lines, me: NodeId, node: NodeId, address: &str) -> Result<Opened, Unopened> {
+    // First without TLS and HTTP, which would hide why it failed.
+    match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
+        Ok(Ok(probe)) => drop(probe),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Err(Unopened::Refused);
+        }
+        Ok(Err(_)) | Err(_) => return Err(Unopened::Other),
+    }
+    let endpoint = lines.endpoint(address).map_err(|_| Unopened::Other)?;
+    let line = endpoint.connect().await.map_err(|_| Unopened::Other)?;
+    let request = proto::PresenceRequest {
+        to: Some(lines.destination(node, GroupId::META)),
+        from: me,
+    };
+    let call = async {
+        let mut stream = client(line).presence(request).await.ok()?.into_inner();
+        let boot = stream.message().await.ok()??.boot;
+        Some(Opened { boot, stream })
+    };
+    match tokio::time::timeout(CONNECT, call).await {
+        Ok(Some(opened)) => Ok(opened),
+        Ok(None) | Err(_) => Err(Unopened::Other),
+    }
+}
