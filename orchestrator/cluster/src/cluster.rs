@@ -177,6 +177,17 @@ impl Cluster {
         }
     }
 
+    /// What the rest of the node does with the cluster.
+    #[must_use]
+    pub fn handle(&self) -> crate::ClusterHandle {
+        crate::ClusterHandle {
+            identity: self.identity.clone(),
+            shards: self.shards.clone().into(),
+            desk: self.desk.clone(),
+            nodes: self.nodes.clone(),
+        }
+    }
+
     /// Which node of which cluster this is.
     #[must_use]
     pub fn identity(&self) -> &Identity {
