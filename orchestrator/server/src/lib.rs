@@ -4,7 +4,8 @@
 //! trees look like is decided in espalier-orchestrator-core, what is signed in espalier-signer; here
 //! requests are checked, translated, carried out and answered.
 //!
-//! Map: `config` what a node needs to know · `store` what survives a restart · `directory` the channels ·
+//! Map: `config` what a node needs to know · `store` the node's own files · `registry` the cluster's
+//! state · `seal` secrets in it · `directory` the channels ·
 //! `channel` one actor round one engine · `owner` the shards that this node leads · `gateway` the peers'
 //! sessions · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
 //! `status` errors to statuses · `layers` what every call passes · `admin`, `metrics` what operators see.
@@ -17,6 +18,7 @@ mod channel;
 mod config;
 mod directory;
 mod gateway;
+mod late_routes;
 mod layers;
 mod link_service;
 mod link_wire;
@@ -24,6 +26,8 @@ mod metrics;
 mod node;
 mod owner;
 mod ownership;
+mod registry;
+mod seal;
 mod secret;
 mod signing;
 mod status;
@@ -36,10 +40,12 @@ mod tests;
 
 pub use api_token::TokenHash;
 pub use config::{
-    ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, Mistake, NodeConfig, TlsConfig,
+    ClusterPlace, ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_CLUSTER_PORT, DEFAULT_PORT, Limits,
+    Mistake, NodeConfig, TlsConfig,
 };
-pub use directory::LoadError;
 pub use node::{Node, StartError};
+pub use registry::{RecordError, SecretsError};
+pub use seal::SealError;
 pub use signing::SigningError;
 pub use status::ERROR_DOMAIN;
 pub use store::StoreError;

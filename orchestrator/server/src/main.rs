@@ -54,10 +54,15 @@ fn main() -> std::process::ExitCode {
 async fn program(args: Args) -> Result<(), Failure> {
     let config = configuration(&args)?;
     // Caught from here on, so that a signal during the start is not lost.
-    let asked_to_end = shutdown();
-    let node = Node::start(config)
-        .await
-        .map_err(|error| start_failure(&error))?;
+    let mut asked_to_end = std::pin::pin!(shutdown());
+    // A node that waits for others, or to be added to a cluster, may wait for long.
+    let node = tokio::select! {
+        node = Box::pin(Node::start(config)) => node.map_err(|error| start_failure(&error))?,
+        signal = &mut asked_to_end => {
+            tracing::info!(?signal, "the node ends before it has begun");
+            return Ok(());
+        }
+    };
     announce("ESPALIER_ENDPOINT", node.endpoint());
     if let Some(token) = node.admin_token() {
         announce("ESPALIER_TOKEN", token);
@@ -86,7 +91,8 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Tls(_) => Failure::usage("the node did not start"),
         StartError::Store(_)
         | StartError::Temporary(_)
-        | StartError::Channels(_)
+        | StartError::Cluster(_)
+        | StartError::Secrets(_)
         | StartError::Listen { .. }
         | StartError::Threads(_)
         | StartError::Issuer(_)
@@ -99,7 +105,8 @@ fn start_failure(error: &StartError) -> Failure {
         )),
         StartError::Store(_)
         | StartError::Temporary(_)
-        | StartError::Channels(_)
+        | StartError::Cluster(_)
+        | StartError::Secrets(_)
         | StartError::Tls(_)
         | StartError::Threads(_)
         | StartError::Issuer(_)

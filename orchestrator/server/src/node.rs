@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use espalier_cluster::{Cluster, ClusterConfig, DEFAULT_SHARDS, Formation};
 use espalier_proto::cluster::v1::gateway_link_service_server::GatewayLinkServiceServer;
 use espalier_proto::v1;
 use espalier_proto::v1::channel_service_server::ChannelServiceServer;
 use espalier_proto::v1::peer_service_server::PeerServiceServer;
 use espalier_proto::v1::signer_service_server::SignerServiceServer;
 use espalier_proto::v1::topology_service_server::TopologyServiceServer;
+use espalier_shards::Settings;
 use espalier_signer::{ServiceLimits, StatementService};
-use espalier_token::{IssuerKey, VerifierKey};
+use espalier_token::{ClusterKey, IssuerKey, VerifierKey};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,21 +35,25 @@ use crate::api::{
     ChannelApi, GuardedSigner, MAX_PEER_MESSAGE, MAX_REQUEST, PeerApi, PeerNode, Router,
     TopologyApi,
 };
-use crate::api_token::ApiTokens;
+use crate::api_token::{ApiTokens, TokenHash};
 use crate::channel::Arbiters;
 use crate::config::NodeConfig;
-use crate::directory::{Directory, LoadError};
+use crate::directory::Directory;
+use crate::late_routes::LateRoutes;
 use crate::layers::GateLayer;
 use crate::link_service::LinkService;
 use crate::metrics;
-use crate::ownership::{Alone, Ownership};
-use crate::store::{ChannelStore, DataDir, NodeSecrets, StoreError, on_disk};
+use crate::ownership::{Clustered, Ownership};
+use crate::registry::{NodeSecrets, Registry, SecretsError};
+use crate::store::{DataDir, StoreError, on_disk};
 use crate::ticket::TicketKey;
 
 /// How long a peer is told that it has to find another node.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long open calls may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// How long a starting node waits for every shard's owner before it serves without.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How often an idle connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// More streams than this on one connection were seen to lose messages under load.
@@ -65,25 +71,16 @@ pub struct Node {
     _temporary: Option<TempDir>,
 }
 
-/// What a node is part of.
+/// Who owns what, as a test has it, in place of the node's own groups.
 pub(crate) struct Membership {
     pub(crate) ownership: Arc<dyn Ownership>,
     /// Where the other nodes are served.
     pub(crate) listener: Option<TcpIncoming>,
 }
 
-impl Membership {
-    /// Of nothing but itself.
-    fn alone(store: ChannelStore) -> Self {
-        Self {
-            ownership: Arc::new(Alone::new(store)),
-            listener: None,
-        }
-    }
-}
-
 struct Running {
     directory: Arc<Directory>,
+    cluster: Cluster,
     health: HealthReporter,
     ready: Arc<AtomicBool>,
     stopping: CancellationToken,
@@ -101,9 +98,12 @@ pub enum StartError {
     /// There is no place for temporary data.
     #[error("no temporary directory can be made")]
     Temporary(#[source] io::Error),
-    /// A channel could not be started.
-    #[error("the channels cannot be started")]
-    Channels(#[from] LoadError),
+    /// The node's part in the cluster did not start.
+    #[error("the node's part in the cluster did not start")]
+    Cluster(#[from] espalier_cluster::StartError),
+    /// The secrets that the nodes share cannot be used.
+    #[error("the secrets that the nodes share cannot be used")]
+    Secrets(#[from] SecretsError),
     /// The address is taken, or not ours.
     #[error("cannot listen on {address}")]
     Listen {
@@ -131,21 +131,23 @@ impl Node {
     /// Starts a node; when this returns, it serves.
     ///
     /// # Errors
-    /// When the data directory, an address, a certificate or a channel cannot be used.
+    /// When the data directory, an address, a certificate or the node's part in the cluster cannot be used.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        Self::start_as(config, |data| Ok(Membership::alone(data.channels()))).await
+        Self::start_as(config, None).await
     }
 
-    /// Starts a node that is a member of what `membership` says.
+    /// Starts a node whose ownership is as told rather than as its groups say.
     pub(crate) async fn start_as(
         config: NodeConfig,
-        membership: impl FnOnce(&DataDir) -> Result<Membership, StartError>,
+        told: Option<Membership>,
     ) -> Result<Self, StartError> {
         let (path, temporary) = data_path(&config)?;
-        let (data, secrets) = on_disk(move || {
+        let given = config.cluster.as_ref().map(|place| place.key.clone());
+        let (data, key, admin_token) = on_disk(move || {
             let data = DataDir::open(&path)?;
-            let secrets = data.secrets()?;
-            Ok((data, secrets))
+            let key = given.map_or_else(|| data.own_key(), Ok)?;
+            let token = data.admin_token()?;
+            Ok((data, key, token))
         })
         .await?;
         let incoming = listen(config.listen)?;
@@ -153,26 +155,46 @@ impl Node {
         let admin_listener = bind_admin(config.admin_listen).await?;
         let admin_address = admin_listener.as_ref().and_then(|it| it.local_addr().ok());
         let arbiters = Arbiters::start().map_err(StartError::Threads)?;
-        let Membership {
-            ownership,
-            listener: nodes,
-        } = membership(&data)?;
-        let limits = config.limits.clone();
-        let directory = Directory::new(data.channels(), arbiters, ownership, limits);
-        let directory = Arc::new(directory);
         let (health, stopping) = (HealthReporter::new(), CancellationToken::new());
-        directory.load().await?;
+
+        let (late, beside) = LateRoutes::new();
+        let membership = membership(&config, &data, &key, address);
+        let cluster = Cluster::start(membership, beside, stopping.clone()).await?;
+        let registry = Arc::new(Registry::new(cluster.handle(), &key.seal));
+        let secrets = registry.secrets().await?;
+        let own = Clustered::new(cluster.handle(), Arc::clone(&registry));
+        let patience = told.as_ref().map_or(SETTLE, |_| Duration::ZERO);
+        let (ownership, nodes) = match told {
+            Some(told) => (told.ownership, told.listener),
+            None => (Arc::new(own) as Arc<dyn Ownership>, None),
+        };
+        let limits = config.limits.clone();
+        let directory = Arc::new(Directory::new(registry, arbiters, ownership, limits));
         directory.run_shards(&stopping).await;
+        if tokio::time::timeout(patience, directory.settled())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some shards have no owner yet; what belongs to them is refused until they have"
+            );
+        }
 
         let ready = Arc::new(AtomicBool::new(true));
-        let admin_token = secrets.admin_token.clone();
         let tls = config.tls.is_some();
         let shared = Serving {
             directory: &directory,
             health: &health,
             stopping: &stopping,
         };
-        let mut servers = serve(config, secrets, (incoming, nodes), &shared).await?;
+        let first_admin = TokenHash {
+            name: "admin".to_owned(),
+            sha256: key.admin_token_sha256,
+        };
+        let served = routes(&config, secrets, first_admin, &shared)?;
+        late.serve(served.nodes.clone());
+        let mut servers = vec![serve(&config, served.public, incoming, &shared).await?];
+        servers.extend(nodes.map(|nodes| serve_nodes(served.nodes, nodes, &stopping)));
         if let Some(listener) = admin_listener {
             let directory = Arc::clone(&directory);
             let admin = Admin {
@@ -184,6 +206,7 @@ impl Node {
         }
         let running = Running {
             directory,
+            cluster,
             health,
             ready,
             stopping,
@@ -235,6 +258,7 @@ impl Node {
     pub async fn shutdown(self) {
         let Running {
             directory,
+            cluster,
             health,
             ready,
             stopping,
@@ -260,6 +284,39 @@ impl Node {
                 abort.abort();
             }
         }
+        cluster.shutdown().await;
+    }
+}
+
+/// The node's part in its cluster, which may be one of one.
+fn membership(
+    config: &NodeConfig,
+    data: &DataDir,
+    key: &ClusterKey,
+    address: SocketAddr,
+) -> ClusterConfig {
+    let alone = ClusterConfig {
+        dir: data.cluster(),
+        cluster: key.cluster.clone(),
+        listen: None,
+        // Nobody connects to it; it is the same after a restart at another port.
+        advertise: "localhost:0".to_owned(),
+        public_address: address.to_string(),
+        formation: Formation::Alone,
+        shards: DEFAULT_SHARDS,
+        tls: None,
+        settings: Settings::default(),
+    };
+    match &config.cluster {
+        None => alone,
+        Some(place) => ClusterConfig {
+            listen: Some(place.listen),
+            advertise: place.advertise.clone(),
+            public_address: place.public_uri.clone(),
+            formation: place.formation.clone(),
+            tls: place.tls.clone(),
+            ..alone
+        },
     }
 }
 
@@ -343,11 +400,11 @@ struct Serving<'a> {
 }
 
 async fn serve(
-    config: NodeConfig,
-    secrets: NodeSecrets,
-    (incoming, from_nodes): (TcpIncoming, Option<TcpIncoming>),
+    config: &NodeConfig,
+    public: tonic::service::Routes,
+    incoming: TcpIncoming,
     shared: &Serving<'_>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
+) -> Result<JoinHandle<()>, StartError> {
     let gate = GateLayer::new(&config.limits);
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -360,7 +417,6 @@ async fn serve(
         let tls = ServerTlsConfig::new().identity(identity);
         server = server.tls_config(tls).map_err(StartError::Tls)?;
     }
-    let Served { public, nodes } = routes(config, secrets, shared)?;
     set_serving(shared.health, true).await;
     let server = server
         .layer(TraceLayer::new_for_grpc().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
@@ -374,28 +430,31 @@ async fn serve(
             () = gate.tidy() => {}
         }
     });
-    let mut servers = vec![tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(
                 error = crate::error_chain(&error),
                 "the public listener failed"
             );
         }
-    })];
-    if let Some(incoming) = from_nodes {
-        let server = Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_routes(nodes)
-            .serve_with_incoming_shutdown(incoming, shared.stopping.clone().cancelled_owned());
-        servers.push(tokio::spawn(async move {
-            if let Err(error) = server.await {
-                let error = crate::error_chain(&error);
-                tracing::error!(error, "the listener for other nodes failed");
-            }
-        }));
-    }
-    Ok(servers)
+    }))
+}
+
+/// Serves other nodes apart from the cluster's own listener.
+fn serve_nodes(
+    routes: tonic::service::Routes,
+    incoming: TcpIncoming,
+    stopping: &CancellationToken,
+) -> JoinHandle<()> {
+    let server = Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            let error = crate::error_chain(&error);
+            tracing::error!(error, "the listener for other nodes failed");
+        }
+    })
 }
 
 /// What is served where.
@@ -407,18 +466,19 @@ struct Served {
 }
 
 fn routes(
-    config: NodeConfig,
+    config: &NodeConfig,
     secrets: NodeSecrets,
+    first_admin: TokenHash,
     shared: &Serving<'_>,
 ) -> Result<Served, StartError> {
     let directory = shared.directory;
     let issuer = issuer_key(&secrets)?;
     let own_key = VerifierKey::from_ed25519(&secrets.issuer_key.verifying_key().to_bytes());
-    let viewer_keys = std::iter::once(own_key).chain(config.issuers).collect();
-    let api_tokens = secrets
-        .api_tokens
-        .into_iter()
-        .chain(config.api_tokens)
+    let viewer_keys = std::iter::once(own_key)
+        .chain(config.issuers.iter().cloned())
+        .collect();
+    let api_tokens = std::iter::once(first_admin)
+        .chain(config.api_tokens.iter().cloned())
         .collect();
     let access = Arc::new(Access::new(ApiTokens::new(api_tokens), viewer_keys));
 
@@ -435,8 +495,8 @@ fn routes(
         directory: Arc::clone(directory),
         access: Arc::clone(&access),
         tickets: TicketKey::new(secrets.ticket_key),
-        limits: config.limits,
-        stun_uris: config.stun_uris,
+        limits: config.limits.clone(),
+        stun_uris: config.stun_uris.clone(),
     }))
     .max_decoding_message_size(MAX_PEER_MESSAGE);
     let health = tonic_health::pb::health_server::HealthServer::new(

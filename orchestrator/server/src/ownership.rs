@@ -1,16 +1,21 @@
 //! Who owns which shard, as this node knows it, and how to reach the other nodes.
 //!
-//! The rest of the node asks here and nowhere else, so that one node alone and one of many run the same code.
-//! [`Alone`] is the node without others.
+//! The rest of the node asks here and nowhere else. Invariant: an owner is its shard's Raft leader, and it
+//! leads from when its term's first entry is applied until the moment when its group says otherwise.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use espalier_cluster::{ClusterHandle, ShardGroup};
+use espalier_orchestrator_core::state::NodePhase;
 use espalier_orchestrator_core::{ChannelId, NodeId, ShardId};
+use espalier_shards::Leadership;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::channel::{AtOnce, Log};
-use crate::store::ChannelStore;
+use crate::channel::{GroupLog, Log};
+use crate::registry::Registry;
 
 /// The cluster, as one of its nodes sees it.
 pub(crate) trait Ownership: Send + Sync + 'static {
@@ -33,55 +38,121 @@ pub(crate) trait Ownership: Send + Sync + 'static {
     fn log(&self, shard: ShardId) -> Arc<dyn Log>;
 }
 
-/// One node without others: it owns its one shard for as long as it lives.
-pub(crate) struct Alone {
-    owner: watch::Sender<Option<NodeId>>,
-    leading: watch::Sender<Option<u64>>,
+/// The cluster's Raft groups as the source of who owns what.
+pub(crate) struct Clustered {
+    cluster: ClusterHandle,
+    registry: Arc<Registry>,
+    shards: BTreeMap<ShardId, Shard>,
+}
+
+struct Shard {
+    owner: watch::Receiver<Option<NodeId>>,
+    leading: watch::Receiver<Option<u64>>,
     log: Arc<dyn Log>,
 }
 
-const THIS: NodeId = NodeId(1);
-
-impl Alone {
-    pub(crate) fn new(store: ChannelStore) -> Self {
+impl Clustered {
+    /// Follows the groups for as long as they run.
+    pub(crate) fn new(cluster: ClusterHandle, registry: Arc<Registry>) -> Self {
+        let shard = |group: &ShardGroup| (ShardId(group.id().0), Shard::follow(group));
         Self {
-            owner: watch::Sender::new(Some(THIS)),
-            leading: watch::Sender::new(Some(1)),
-            log: Arc::new(AtOnce::new(store)),
+            shards: cluster.shards().iter().map(shard).collect(),
+            cluster,
+            registry,
+        }
+    }
+
+    fn shard(&self, shard: ShardId) -> &Shard {
+        self.shards
+            .get(&shard)
+            .expect("invariant: the callers ask for shards that there are")
+    }
+}
+
+impl Shard {
+    fn follow(group: &ShardGroup) -> Self {
+        let this = NodeId(group.node());
+        let (owner_now, owner) = watch::channel(None);
+        let (leading_now, leading) = watch::channel(None);
+        let mut seen = group.leadership();
+        tokio::spawn(async move {
+            loop {
+                let leadership = *seen.borrow_and_update();
+                set(&leading_now, leadership.leading_term());
+                set(&owner_now, owner_of(leadership, this));
+                if leadership == Leadership::Stopped || seen.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            owner,
+            leading,
+            log: Arc::new(GroupLog::new(group.clone())),
         }
     }
 }
 
-impl Ownership for Alone {
+fn owner_of(leadership: Leadership, this: NodeId) -> Option<NodeId> {
+    match leadership {
+        Leadership::Leader { .. } | Leadership::Preparing { .. } => Some(this),
+        Leadership::Follower { leader, .. } => Some(NodeId(leader)),
+        Leadership::Unknown | Leadership::Stopped => None,
+    }
+}
+
+fn set<T: PartialEq>(sender: &watch::Sender<T>, now: T) {
+    sender.send_if_modified(|known| {
+        let changed = *known != now;
+        *known = now;
+        changed
+    });
+}
+
+impl Ownership for Clustered {
     fn this(&self) -> NodeId {
-        THIS
+        NodeId(self.cluster.identity().node)
     }
 
     fn shards(&self) -> Vec<ShardId> {
-        vec![ShardId(1)]
+        self.shards.keys().copied().collect()
     }
 
-    fn shard_of(&self, _channel: &ChannelId) -> ShardId {
-        ShardId(1)
+    fn shard_of(&self, channel: &ChannelId) -> ShardId {
+        self.registry.shard_of(channel)
     }
 
-    fn owner(&self, _shard: ShardId) -> watch::Receiver<Option<NodeId>> {
-        self.owner.subscribe()
+    fn owner(&self, shard: ShardId) -> watch::Receiver<Option<NodeId>> {
+        self.shard(shard).owner.clone()
     }
 
-    fn leading(&self, _shard: ShardId) -> watch::Receiver<Option<u64>> {
-        self.leading.subscribe()
+    fn leading(&self, shard: ShardId) -> watch::Receiver<Option<u64>> {
+        self.shard(shard).leading.clone()
     }
 
-    fn transport(&self, _node: NodeId) -> Option<Channel> {
-        None
+    fn transport(&self, node: NodeId) -> Option<Channel> {
+        self.cluster.transport(node.0)
     }
 
     fn endpoints(&self) -> Vec<String> {
-        Vec::new()
+        let endpoints: Vec<String> = self.cluster.meta().read(|_, state| {
+            let nodes = state.nodes().values();
+            let serving = nodes.filter(|node| match node.phase {
+                NodePhase::Joining | NodePhase::Active => true,
+                NodePhase::Draining | NodePhase::Leaving => false,
+            });
+            serving
+                .filter_map(|node| node.addresses.public.first().cloned())
+                .collect()
+        });
+        if endpoints.len() > 1 {
+            endpoints
+        } else {
+            Vec::new()
+        }
     }
 
-    fn log(&self, _shard: ShardId) -> Arc<dyn Log> {
-        Arc::clone(&self.log)
+    fn log(&self, shard: ShardId) -> Arc<dyn Log> {
+        Arc::clone(&self.shard(shard).log)
     }
 }

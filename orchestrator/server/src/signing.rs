@@ -1,29 +1,25 @@
 //! A channel's signer: in this node, or mirrored from where it runs.
 //!
-//! Keeps the signer's state on disk and tells the channel's engine which tracks there are and what they
+//! Keeps the signer's state and tells the channel's engine which tracks there are and what they
 //! cost. It signs nothing and watches no origin itself: that is espalier-signer's.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use espalier_media::{KeyError, MasterHeader, PublicKey, StatementKey, Track, TrackKind};
-use espalier_orchestrator_core::{ChannelEvent, TrackIndex, TrackInfo};
+use espalier_orchestrator_core::{ChannelEvent, ChannelId, ShardId, TrackIndex, TrackInfo};
 use espalier_signer::{
-    RemoteConfig, RemoteError, RemoteSigner, Signer, SignerConfig, SignerHandle, SignerStatus,
-    StartError,
+    RemoteConfig, RemoteError, RemoteSigner, Signer, SignerConfig, SignerHandle, SignerState,
+    SignerStatus, StartError,
 };
 
 use crate::channel::ChannelHandle;
+use crate::registry::{ChannelRecord, PublicKeyRecord, Registry, RegistryError, SigningRecord};
 use crate::status::ChannelError;
-use crate::store::{
-    ChannelRecord, ChannelStore, PublicKeyRecord, SigningRecord, StoreError, on_disk,
-};
 
 /// Why a channel's signer did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
-    /// Its state could not be read.
-    #[error("the signer's state cannot be read")]
-    State(#[from] StoreError),
     /// The signer in this node refused.
     #[error("the signer did not start")]
     Start(#[from] StartError),
@@ -35,26 +31,20 @@ pub enum SigningError {
     Key(#[from] KeyError),
 }
 
-/// Starts the channel's signer, or the mirror of it.
+/// Starts the channel's signer from what it kept, or the mirror of it.
 ///
 /// # Errors
-/// When its state is damaged or its keys are none. An origin or a signer that is not there is no error.
-pub(crate) async fn start(
+/// When its keys are none. An origin or a signer that is not there is no error.
+pub(crate) fn start(
     record: &ChannelRecord,
-    store: &ChannelStore,
+    state: SignerState,
 ) -> Result<SignerHandle, SigningError> {
     match &record.signing {
-        SigningRecord::Own(seed) => {
-            let (store, id) = (store.clone(), record.id.clone());
-            let state = on_disk(move || store.signer_state(&id))
-                .await?
-                .unwrap_or_default();
-            Ok(Signer::start(SignerConfig {
-                origin_uri: record.origin_uri.clone(),
-                key: StatementKey::from_seed(seed),
-                state,
-            })?)
-        }
+        SigningRecord::Own(seed) => Ok(Signer::start(SignerConfig {
+            origin_uri: record.origin_uri.clone(),
+            key: StatementKey::from_seed(seed),
+            state,
+        })?),
         SigningRecord::Remote(keys) => {
             let keys: Result<Vec<_>, _> = keys
                 .iter()
@@ -62,7 +52,7 @@ pub(crate) async fn start(
                 .collect();
             Ok(RemoteSigner::connect(RemoteConfig {
                 endpoint: record.signer_uri.clone().unwrap_or_default(),
-                channel: record.id.clone(),
+                channel: record.id.to_string(),
                 keys: keys?,
                 origin_uri: record.origin_uri.clone(),
             })?)
@@ -135,23 +125,29 @@ pub(crate) async fn feed_engine(signer: SignerHandle, channel: ChannelHandle) {
     }
 }
 
-/// Keeps the signer's state on disk as it changes, until the signer stops.
-pub(crate) async fn keep_state(signer: SignerHandle, store: ChannelStore, id: String) {
+/// Where a signer's state is kept.
+pub(crate) struct Kept {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shard: ShardId,
+    pub(crate) channel: ChannelId,
+    pub(crate) incarnation: u64,
+}
+
+/// Keeps the signer's state in the cluster's as it changes, until the signer stops. Of the nodes that sign,
+/// only the channel's owner can: they all come to the same state.
+pub(crate) async fn keep_state(signer: SignerHandle, kept: Kept) {
     let mut state = signer.watch_state();
     drop(signer);
     while state.changed().await.is_ok() {
         let now = state.borrow_and_update().clone();
-        let (store, id) = (store.clone(), id.clone());
-        let saved = on_disk({
-            let id = id.clone();
-            move || store.save_signer_state(&id, &now)
-        });
-        if let Err(error) = saved.await {
-            tracing::error!(
-                channel = id,
+        let of = (&kept.channel, kept.incarnation);
+        match kept.registry.keep_signer_state(kept.shard, of, &now).await {
+            Ok(()) | Err(RegistryError::NoLeader) => {}
+            Err(error) => tracing::warn!(
+                channel = %kept.channel,
                 error = crate::error_chain(&error),
                 "the signer's state was not kept"
-            );
+            ),
         }
     }
 }

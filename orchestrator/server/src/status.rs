@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::channel::HandleError;
-use crate::store::StoreError;
+use crate::registry::RegistryError;
 
 /// The domain of every `ErrorInfo` of ours.
 pub const ERROR_DOMAIN: &str = "espalier.v1";
@@ -64,9 +64,9 @@ pub(crate) enum ChannelError {
     /// The channel's actor did not take it.
     #[error("the channel cannot answer")]
     Channel(#[from] HandleError),
-    /// The disk failed.
-    #[error("the node cannot keep its state")]
-    Store(#[from] StoreError),
+    /// The cluster's state was not changed, or cannot be read.
+    #[error("the cluster cannot change its state")]
+    Registry(#[from] RegistryError),
 }
 
 /// Why a session was refused, or ended.
@@ -153,7 +153,7 @@ impl From<ChannelError> for Status {
                 Self::with_error_details(Code::FailedPrecondition, message, details)
             }
             ChannelError::Channel(error) => error.into(),
-            ChannelError::Store(error) => error.into(),
+            ChannelError::Registry(error) => error.into(),
         }
     }
 }
@@ -234,11 +234,27 @@ impl From<HandleError> for Status {
     }
 }
 
-impl From<StoreError> for Status {
-    fn from(error: StoreError) -> Self {
-        tracing::error!(error = %crate::error_chain(&error), "the data directory failed");
-        let details = info("STORAGE", []);
-        Self::with_error_details(Code::Internal, "the node cannot keep its state", details)
+impl From<RegistryError> for Status {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::NoLeader => HandleError::NoOwner.into(),
+            RegistryError::Unknown => {
+                let message = "it is unknown whether the change took place: look, or ask again";
+                let details = info("OUTCOME_UNKNOWN", []);
+                let after = Duration::from_millis(250);
+                retry(Code::Unavailable, message.to_owned(), details, after)
+            }
+            RegistryError::Refused(refusal) => {
+                let details = info("REFUSED", []);
+                Self::with_error_details(Code::FailedPrecondition, refusal.to_string(), details)
+            }
+            error @ (RegistryError::Record(_) | RegistryError::Log(_)) => {
+                tracing::error!(error = %crate::error_chain(&error), "the cluster's state failed");
+                let details = info("STORAGE", []);
+                let message = "the cluster cannot keep its state";
+                Self::with_error_details(Code::Internal, message, details)
+            }
+        }
     }
 }
 

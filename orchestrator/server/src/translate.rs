@@ -12,7 +12,6 @@ use espalier_proto::v1;
 
 use crate::channel::ChannelView;
 use crate::status::Violation;
-use crate::store::PolicyRecord;
 
 /// Most tracks that a peer may watch, or hold, at once.
 pub(crate) const MAX_TRACKS: usize = 64;
@@ -358,8 +357,8 @@ pub(crate) fn finding_out(finding: &core_::Finding) -> v1::Finding {
 
 // ---- policies and times ------------------------------------------------------------------------
 
-pub(crate) fn policy_record(policy: Option<&v1::Policy>) -> PolicyRecord {
-    policy.map_or_else(PolicyRecord::default, |policy| PolicyRecord {
+pub(crate) fn policy_record(policy: Option<&v1::Policy>) -> PolicyDraft {
+    policy.map_or_else(PolicyDraft::default, |policy| PolicyDraft {
         target_roots: policy.target_roots,
         max_planned_roots: policy.max_planned_roots,
         max_depth: policy.max_depth,
@@ -369,18 +368,7 @@ pub(crate) fn policy_record(policy: Option<&v1::Policy>) -> PolicyRecord {
     })
 }
 
-pub(crate) fn policy_draft(record: &PolicyRecord) -> PolicyDraft {
-    PolicyDraft {
-        target_roots: record.target_roots,
-        max_planned_roots: record.max_planned_roots,
-        max_depth: record.max_depth,
-        overhead_permille: record.overhead_permille,
-        max_children: record.max_children,
-        cdn_lease_bps: record.cdn_lease_bps,
-    }
-}
-
-pub(crate) fn policy_out(record: &PolicyRecord) -> v1::Policy {
+pub(crate) fn policy_out(record: &PolicyDraft) -> v1::Policy {
     v1::Policy {
         target_roots: record.target_roots,
         max_planned_roots: record.max_planned_roots,

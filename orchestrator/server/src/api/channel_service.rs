@@ -20,8 +20,8 @@ use super::{paging, watch};
 use crate::channel::ChannelView;
 use crate::directory::{Channel, Directory, Wanted, check_policy};
 use crate::status::{ChannelError, Violation};
-use crate::store::PolicyRecord;
 use crate::translate::{self, Faults};
+use espalier_orchestrator_core::PolicyDraft;
 
 /// Longest URI that is taken, bytes.
 const MAX_URI: usize = 2_048;
@@ -67,11 +67,11 @@ impl ChannelService for ChannelApi {
         request: Request<v1::GetChannelRequest>,
     ) -> Result<Response<v1::Channel>, Status> {
         let id = channel_id("name", &request.get_ref().name)?;
-        let channel = self.directory.find(id.as_str())?;
         if let Place::There(owner) = self.router.place(&id, &request)? {
             let request = forwarded(request.into_inner());
             return answer(Client::new(owner).get_channel(request).await);
         }
+        let channel = self.directory.find_current(&id).await?;
         Ok(Response::new(describe_now(&channel).await?))
     }
 
@@ -120,11 +120,8 @@ impl ChannelService for ChannelApi {
             .unwrap_or_default();
         let mask = check_mask(&paths, wanted.policy.is_some())?;
         let given = translate::policy_record(wanted.policy.as_ref());
-        let update = |old: &PolicyRecord| mask.apply(old, &given);
-        let channel = self
-            .directory
-            .update(id.as_str(), &wanted.etag, update)
-            .await?;
+        let update = |old: &PolicyDraft| mask.apply(old, &given);
+        let channel = self.directory.update(&id, &wanted.etag, update).await?;
         Ok(Response::new(describe_now(&channel).await?))
     }
 
@@ -138,7 +135,7 @@ impl ChannelService for ChannelApi {
             return answer(Client::new(owner).delete_channel(request).await);
         }
         let request = request.into_inner();
-        self.directory.delete(id.as_str(), &request.etag).await?;
+        self.directory.delete(&id, &request.etag).await?;
         Ok(Response::new(()))
     }
 
@@ -149,12 +146,12 @@ impl ChannelService for ChannelApi {
         request: Request<v1::WatchChannelRequest>,
     ) -> Result<Response<Self::WatchChannelStream>, Status> {
         let id = channel_id("name", &request.get_ref().name)?;
-        let channel = self.directory.find(id.as_str())?;
         if let Place::There(owner) = self.router.place(&id, &request)? {
             let request = forwarded(request.into_inner());
             let states = answer(Client::new(owner).watch_channel(request).await)?;
             return Ok(Response::new(Box::pin(states.into_inner())));
         }
+        let channel = self.directory.find_current(&id).await?;
         let states = watch::states(channel, describe)?;
         Ok(Response::new(Box::pin(states)))
     }
@@ -163,10 +160,19 @@ impl ChannelService for ChannelApi {
         &self,
         request: Request<v1::IssueViewerTokenRequest>,
     ) -> Result<Response<v1::IssueViewerTokenResponse>, Status> {
-        let request = request.into_inner();
-        let id = channel_id("channel", &request.channel)?;
-        let ttl = check_ttl(request.ttl)?;
-        let channel = self.directory.find(id.as_str())?;
+        let id = channel_id("channel", &request.get_ref().channel)?;
+        let ttl = check_ttl(request.get_ref().ttl)?;
+        let channel = match self.directory.find(id.as_str()) {
+            Ok(channel) => channel,
+            // It may have been made at another node a moment ago.
+            Err(absent) => match self.router.place(&id, &request)? {
+                Place::Here => return Err(absent.into()),
+                Place::There(owner) => {
+                    let request = forwarded(request.into_inner());
+                    return answer(Client::new(owner).issue_viewer_token(request).await);
+                }
+            },
+        };
         let claims = Claims::new(channel.id.as_str(), SystemTime::now(), ttl);
         let expires = Duration::from_secs(claims.expires_at);
         let token = issue(&self.issuer, &claims).map_err(|error| {
@@ -310,7 +316,7 @@ fn policy_field(path: &str) -> Option<PolicyField> {
 }
 
 impl PolicyMask {
-    fn apply(&self, old: &PolicyRecord, given: &PolicyRecord) -> PolicyRecord {
+    fn apply(&self, old: &PolicyDraft, given: &PolicyDraft) -> PolicyDraft {
         let fields = match self {
             Self::Whole => return given.clone(),
             Self::Nothing => return old.clone(),
@@ -381,14 +387,14 @@ mod tests {
 
     #[test]
     fn a_mask_replaces_only_what_it_names() {
-        let old = PolicyRecord {
+        let old = PolicyDraft {
             max_depth: Some(5),
             target_roots: Some(2),
-            ..PolicyRecord::default()
+            ..PolicyDraft::default()
         };
-        let given = PolicyRecord {
+        let given = PolicyDraft {
             max_depth: Some(9),
-            ..PolicyRecord::default()
+            ..PolicyDraft::default()
         };
         let apply = |paths: &[&str]| {
             let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
@@ -398,14 +404,14 @@ mod tests {
         assert_eq!(apply(&["policy"]), given);
         assert_eq!(
             apply(&["policy.max_depth"]),
-            PolicyRecord {
+            PolicyDraft {
                 max_depth: Some(9),
                 ..old.clone()
             }
         );
         assert_eq!(
             apply(&["policy.target_roots"]),
-            PolicyRecord {
+            PolicyDraft {
                 target_roots: None,
                 ..old.clone()
             }

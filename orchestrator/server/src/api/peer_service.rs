@@ -182,7 +182,7 @@ impl Newcomer {
         let lifetime = node.limits.ticket_lifetime;
         let ticket = node
             .tickets
-            .seal(&record.id, peer, SystemTime::now(), lifetime);
+            .seal(record.id.as_str(), peer, SystemTime::now(), lifetime);
         // The signer itself comes first: its feed goes on while every orchestrator is down. An empty
         // string is this node.
         let elsewhere = record.signer_uri.clone();

@@ -27,8 +27,8 @@ impl TopologyApi {
         Self { directory, router }
     }
 
-    fn find(&self, id: &ChannelId) -> Result<Arc<Channel>, Status> {
-        Ok(self.directory.find(id.as_str())?)
+    async fn find(&self, id: &ChannelId) -> Result<Arc<Channel>, Status> {
+        Ok(self.directory.find_current(id).await?)
     }
 }
 
@@ -45,11 +45,11 @@ impl TopologyService for TopologyApi {
         request: Request<v1::GetTopologyRequest>,
     ) -> Result<Response<v1::Topology>, Status> {
         let id = channel_id("channel", &request.get_ref().channel)?;
-        let channel = self.find(&id)?;
         if let Place::There(owner) = self.router.place(&id, &request)? {
             let request = forwarded(request.into_inner());
             return answer(client(owner).get_topology(request).await);
         }
+        let channel = self.find(&id).await?;
         let view = channel.actor()?.look().await?;
         Ok(Response::new(translate::topology_out(&view)))
     }
@@ -61,12 +61,12 @@ impl TopologyService for TopologyApi {
         request: Request<v1::WatchTopologyRequest>,
     ) -> Result<Response<Self::WatchTopologyStream>, Status> {
         let id = channel_id("channel", &request.get_ref().channel)?;
-        let channel = self.find(&id)?;
         if let Place::There(owner) = self.router.place(&id, &request)? {
             let request = forwarded(request.into_inner());
             let states = answer(client(owner).watch_topology(request).await)?;
             return Ok(Response::new(Box::pin(states.into_inner())));
         }
+        let channel = self.find(&id).await?;
         let states = watch::states(channel, |_, view| translate::topology_out(view))?;
         Ok(Response::new(Box::pin(states)))
     }
@@ -76,11 +76,11 @@ impl TopologyService for TopologyApi {
         request: Request<v1::CheckTopologyRequest>,
     ) -> Result<Response<v1::CheckTopologyResponse>, Status> {
         let id = channel_id("channel", &request.get_ref().channel)?;
-        let channel = self.find(&id)?;
         if let Place::There(owner) = self.router.place(&id, &request)? {
             let request = forwarded(request.into_inner());
             return answer(client(owner).check_topology(request).await);
         }
+        let channel = self.find(&id).await?;
         let report = channel.actor()?.check().await?;
         Ok(Response::new(v1::CheckTopologyResponse {
             findings: report.findings.iter().map(translate::finding_out).collect(),

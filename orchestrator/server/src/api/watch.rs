@@ -10,8 +10,8 @@ use tonic::Status;
 
 use crate::channel::{ChannelHandle, ChannelView, HandleError};
 use crate::directory::Channel;
+use crate::registry::ChannelRecord;
 use crate::status::ChannelError;
-use crate::store::ChannelRecord;
 use espalier_signer::SignerStatus;
 
 /// How long the end of a channel may take after its actor's.

@@ -231,8 +231,8 @@ impl ChannelActor {
         self.outlet.failed();
     }
 
-    /// Makes a new engine and tells it what this node knows: a new term, so that peers take its word over
-    /// the old one's, and the peers' edges as they are, so that nobody has to move.
+    /// Makes a new engine from the log and tells it what else this node knows. Nothing is on its way to the
+    /// log then, so the log has all that the old engine decided and anybody heard of.
     fn replace_engine(&mut self) {
         tracing::error!(channel = %self.start.channel, "the channel's engine is replaced");
         metrics::engine_replaced();
@@ -241,12 +241,7 @@ impl ChannelActor {
             return;
         }
         self.flights.forget();
-        self.term = self.log.next_term(&self.start.channel, self.term);
-        self.start.recovering = true;
         self.engine = self.new_engine();
-        if !self.log.remembers() {
-            self.seats.forget_absent();
-        }
         let policy = self.policy.clone();
         // No tracks means that nobody has said anything about them yet.
         let tracks = Some(self.tracks.clone()).filter(|tracks| !tracks.is_empty());
@@ -357,7 +352,7 @@ fn config(start: &Start, policy: Policy, term: u64) -> ChannelConfig {
         policy,
         incarnation: start.incarnation,
         term,
-        recovering: start.recovering,
+        recovering: false,
     }
 }
 
@@ -396,11 +391,9 @@ impl Actor for ChannelActor {
 
     fn started(&mut self, context: &mut Context<Self>) {
         context.set_mailbox_capacity(self.start.queue);
-        if self.log.remembers() {
-            // The log's is the policy that was planned with last; this one is the channel's.
-            let policy = self.policy.clone();
-            self.tell(ChannelEvent::PolicyChanged { policy }, context);
-        }
+        // The log has the policy that was planned with, which may not be the one that is wanted.
+        let policy = self.policy.clone();
+        self.tell(ChannelEvent::PolicyChanged { policy }, context);
         self.settle(context);
     }
 }

@@ -25,8 +25,6 @@ pub(crate) struct Start {
     pub incarnation: u64,
     /// Of this owner.
     pub term: u64,
-    /// There may be peers that hold edges of an earlier owner.
-    pub recovering: bool,
     /// How many events may wait.
     pub queue: usize,
 }
@@ -167,7 +165,6 @@ mod tests {
 
     use super::super::log::CommitFailed;
     use super::*;
-    use crate::store::StoreError;
 
     struct Nobody;
 
@@ -180,16 +177,6 @@ mod tests {
     struct NoLog;
 
     impl Log for NoLog {
-        fn begin(
-            &self,
-            _channel: &ChannelId,
-            term: u64,
-        ) -> BoxFuture<'static, Result<u64, StoreError>> {
-            futures::future::ready(Ok(term)).boxed()
-        }
-        fn next_term(&self, _channel: &ChannelId, term: u64) -> u64 {
-            term + 1
-        }
         fn engine(
             &self,
             _channel: &ChannelId,
@@ -197,9 +184,6 @@ mod tests {
             now: Duration,
         ) -> ChannelEngine {
             ChannelEngine::new(config, now)
-        }
-        fn remembers(&self) -> bool {
-            false
         }
         fn known_peers(&self, _channel: &ChannelId) -> Vec<PeerId> {
             Vec::new()
@@ -212,6 +196,9 @@ mod tests {
         ) -> BoxFuture<'static, Result<u64, CommitFailed>> {
             futures::future::ready(Ok(1)).boxed()
         }
+        fn settle(&self, _term: u64) -> BoxFuture<'static, Result<(), CommitFailed>> {
+            futures::future::ready(Ok(())).boxed()
+        }
     }
 
     fn start(arbiters: &Arbiters, queue: usize) -> ChannelHandle {
@@ -220,7 +207,6 @@ mod tests {
             policy: Policy::default(),
             incarnation: 1,
             term: 1,
-            recovering: false,
             queue,
         };
         ChannelHandle::start(arbiters, start, Arc::new(Nobody), Arc::new(NoLog))

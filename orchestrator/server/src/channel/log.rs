@@ -1,14 +1,12 @@
 //! Where an actor's decisions are kept before anybody is told of them.
 
 use core::time::Duration;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use espalier_orchestrator_core::state::Entry;
+use espalier_cluster::ShardGroup;
+use espalier_orchestrator_core::state::{Entry, Outcome, ShardEntry, ShardOp, ShardState};
 use espalier_orchestrator_core::{ChannelConfig, ChannelEngine, ChannelId, PeerId};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-
-use crate::store::{ChannelStore, StoreError, on_disk};
 
 /// Nobody knows whether the entries are in the log, or it is known that they are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,17 +18,8 @@ pub(crate) struct CommitFailed;
 /// Invariants: entries of one channel are in the log in the order in which they were proposed; what was
 /// proposed in a term is there in that term or not at all.
 pub(crate) trait Log: Send + Sync + 'static {
-    /// Begins the ownership of a channel in this node's term of the shard; returns the channel's term.
-    fn begin(&self, channel: &ChannelId, term: u64) -> BoxFuture<'static, Result<u64, StoreError>>;
-
-    /// The term of an engine that replaces one of `term`, with nothing of that one's on its way.
-    fn next_term(&self, channel: &ChannelId, term: u64) -> u64;
-
     /// Makes the channel's engine from what is in the log.
     fn engine(&self, channel: &ChannelId, config: ChannelConfig, now: Duration) -> ChannelEngine;
-
-    /// Whether [`Self::engine`] knows the peers that were there before.
-    fn remembers(&self) -> bool;
 
     /// The peers that are in the channel according to the log.
     fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId>;
@@ -42,61 +31,84 @@ pub(crate) trait Log: Send + Sync + 'static {
         term: u64,
         entries: Vec<Entry>,
     ) -> BoxFuture<'static, Result<u64, CommitFailed>>;
+
+    /// Waits until the fate of everything that was proposed in the term is known here.
+    fn settle(&self, term: u64) -> BoxFuture<'static, Result<(), CommitFailed>>;
 }
 
-/// What one node without a replicated log does: a decision holds as soon as it is made, and what its peers
-/// have is what comes back after a restart. Only the terms are kept.
-pub(crate) struct AtOnce {
-    store: ChannelStore,
-    index: AtomicU64,
-}
+/// A shard's Raft group as the log.
+pub(crate) struct GroupLog(ShardGroup);
 
-impl AtOnce {
-    pub(crate) fn new(store: ChannelStore) -> Self {
-        let index = AtomicU64::new(0);
-        Self { store, index }
+impl GroupLog {
+    pub(crate) fn new(group: ShardGroup) -> Self {
+        Self(group)
     }
-}
 
-impl Log for AtOnce {
-    fn begin(
+    fn submit(
         &self,
-        channel: &ChannelId,
-        _term: u64,
-    ) -> BoxFuture<'static, Result<u64, StoreError>> {
-        let (store, channel) = (self.store.clone(), channel.clone());
-        on_disk(move || store.next_term(channel.as_str())).boxed()
+        term: u64,
+        ops: Vec<ShardOp>,
+    ) -> BoxFuture<'static, Result<u64, CommitFailed>> {
+        let group = self.0.clone();
+        async move {
+            let entry = ShardEntry::new(term, ops).encode().map_err(|error| {
+                tracing::error!(%error, "a decision is too long for the log");
+                CommitFailed
+            })?;
+            let (at, answer) = group.propose(term, entry.into()).await.map_err(|error| {
+                tracing::debug!(%error, "a decision was not kept");
+                CommitFailed
+            })?;
+            let outcomes = Outcome::decode_all(&answer).map_err(|_unreadable| CommitFailed)?;
+            if let Some(refused) = outcomes.iter().find(|outcome| !outcome.is_applied()) {
+                tracing::warn!(?refused, "a decision was refused");
+                return Err(CommitFailed);
+            }
+            Ok(at.index)
+        }
+        .boxed()
+    }
+}
+
+impl Log for GroupLog {
+    fn engine(&self, channel: &ChannelId, config: ChannelConfig, now: Duration) -> ChannelEngine {
+        // Copied out, because a rebuild takes a while and entries are not applied meanwhile.
+        let kept = self.0.read(|_, shard: &ShardState| {
+            let kept = shard.channel(channel);
+            kept.map(|kept| kept.state.clone())
+        });
+        match kept.filter(|kept| kept.incarnation() == config.incarnation) {
+            Some(kept) => ChannelEngine::from_state(&kept, config.term, now),
+            // It has just been deleted: the log refuses what this engine decides.
+            None => ChannelEngine::new(config, now),
+        }
     }
 
-    fn next_term(&self, channel: &ChannelId, term: u64) -> u64 {
-        self.store
-            .next_term(channel.as_str())
-            .unwrap_or_else(|error| {
-                // The new term is still higher than the old one; only the next restart may repeat it.
-                tracing::error!(%channel, %error, "the term could not be kept");
-                term + 1
-            })
-    }
-
-    fn engine(&self, _channel: &ChannelId, config: ChannelConfig, now: Duration) -> ChannelEngine {
-        ChannelEngine::new(config, now)
-    }
-
-    fn remembers(&self) -> bool {
-        false
-    }
-
-    fn known_peers(&self, _channel: &ChannelId) -> Vec<PeerId> {
-        Vec::new()
+    fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId> {
+        self.0.read(|_, shard: &ShardState| {
+            let kept = shard.channel(channel).into_iter();
+            kept.flat_map(|kept| kept.state.peers().map(|(peer, _)| peer))
+                .collect()
+        })
     }
 
     fn propose(
         &self,
-        _channel: &ChannelId,
-        _term: u64,
-        _entries: Vec<Entry>,
+        channel: &ChannelId,
+        term: u64,
+        entries: Vec<Entry>,
     ) -> BoxFuture<'static, Result<u64, CommitFailed>> {
-        let index = self.index.fetch_add(1, Ordering::Relaxed) + 1;
-        futures::future::ready(Ok(index)).boxed()
+        let decide = |entry| ShardOp::Decide {
+            channel: channel.clone(),
+            entry,
+        };
+        self.submit(term, entries.into_iter().map(decide).collect())
+    }
+
+    fn settle(&self, term: u64) -> BoxFuture<'static, Result<(), CommitFailed>> {
+        // An entry that does nothing: whatever was appended before it is applied before it.
+        self.submit(term, Vec::new())
+            .map(|kept| kept.map(drop))
+            .boxed()
     }
 }

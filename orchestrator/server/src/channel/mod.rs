@@ -18,5 +18,5 @@ pub(crate) use arbiters::Arbiters;
 pub(crate) use handle::{ChannelHandle, FromGateway, HandleError, Outlet, Start};
 #[cfg(test)]
 pub(crate) use log::CommitFailed;
-pub(crate) use log::{AtOnce, Log};
+pub(crate) use log::{GroupLog, Log};
 pub(crate) use view::{ChannelView, SuspectView};

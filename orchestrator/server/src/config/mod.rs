@@ -3,6 +3,7 @@
 //! Invariant: a [`NodeConfig`] is valid. It is made from a file by [`NodeConfig::from_toml`], which reports
 //! every mistake with its key, or from [`NodeConfig::dev`].
 
+mod cluster;
 mod limits;
 mod reader;
 mod toml_file;
@@ -10,6 +11,7 @@ mod toml_file;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use cluster::{ClusterPlace, DEFAULT_CLUSTER_PORT};
 pub use limits::Limits;
 pub use reader::{ConfigMistakes, Mistake};
 
@@ -38,6 +40,8 @@ pub struct NodeConfig {
     pub api_tokens: Vec<TokenHash>,
     /// STUN servers that peers are told of, `stun:host:port`.
     pub stun_uris: Vec<String>,
+    /// The node's place among others; `None`: it is a cluster of one.
+    pub cluster: Option<ClusterPlace>,
     /// Bounds on what clients may use.
     pub limits: Limits,
 }
@@ -69,6 +73,7 @@ impl NodeConfig {
             issuers: Vec::new(),
             api_tokens: Vec::new(),
             stun_uris: Vec::new(),
+            cluster: None,
             limits: Limits::default(),
         }
     }

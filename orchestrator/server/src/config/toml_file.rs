@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use espalier_token::{KeyError, VerifierKey};
 
 use super::reader::{ConfigMistakes, Mistake, Section};
-use super::{DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, NodeConfig, TlsConfig};
+use super::{DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, NodeConfig, TlsConfig, cluster};
 use crate::api_token::{TokenHash, read_token_file};
 
 impl NodeConfig {
@@ -74,6 +74,9 @@ fn read(root: &mut Section<'_>, base: &Path) -> NodeConfig {
             .collect(),
         api_tokens: api_tokens(root, base),
         stun_uris: stun_uris(root),
+        cluster: root
+            .section("cluster")
+            .and_then(|section| cluster::read(section, base)),
         limits: root
             .section("limits")
             .map_or_else(Limits::default, |mut section| {
@@ -84,7 +87,7 @@ fn read(root: &mut Section<'_>, base: &Path) -> NodeConfig {
     }
 }
 
-fn address(root: &mut Section<'_>, key: &str) -> Option<SocketAddr> {
+pub(super) fn address(root: &mut Section<'_>, key: &str) -> Option<SocketAddr> {
     let text = root.text(key)?;
     let parsed = text.parse();
     if parsed.is_err() {
@@ -107,7 +110,12 @@ fn tls(mut section: Section<'_>, base: &Path) -> Option<TlsConfig> {
 }
 
 /// Reads a PEM file. What is inside is checked when the listener starts; here only that it is the right file.
-fn pem(section: &mut Section<'_>, key: &str, base: &Path, kind: &str) -> Option<Vec<u8>> {
+pub(super) fn pem(
+    section: &mut Section<'_>,
+    key: &str,
+    base: &Path,
+    kind: &str,
+) -> Option<Vec<u8>> {
     let path = base.join(section.required_text(key)?);
     match fs::read(&path) {
         Ok(bytes) if contains(&bytes, format!("{kind}-----").as_bytes()) => Some(bytes),

@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::posts::Posts;
 use crate::channel::{Arbiters, ChannelHandle, HandleError, Log, Outlet, Start};
-use crate::store::StoreError;
 use espalier_orchestrator_core::ShardId;
 
 /// How long a shard rests after a decision could not be kept: mostly, this node is about to hear that it
@@ -94,9 +93,27 @@ impl ShardOwner {
                 () = failure(posts) => {
                     tracing::warn!(shard = self.shard.0, "a decision could not be kept: the shard is taken up anew");
                     self.stand_down().await;
-                    tokio::time::sleep(AFTER_FAILURE).await;
+                    self.settle(&mut leading).await;
                 }
             }
+        }
+    }
+
+    /// Waits until the fate of everything that was proposed is known here, or the leadership has changed:
+    /// an engine that is made before that may lack what is still on its way to the log.
+    async fn settle(&self, leading: &mut watch::Receiver<Option<u64>>) {
+        loop {
+            let Some(term) = *leading.borrow() else {
+                return;
+            };
+            tokio::select! {
+                changed = leading.changed() => {
+                    leading.mark_changed();
+                    return drop(changed);
+                }
+                settled = self.log.settle(term) => if settled.is_ok() { return },
+            }
+            tokio::time::sleep(AFTER_FAILURE).await;
         }
     }
 
@@ -117,9 +134,7 @@ impl ShardOwner {
             inner.channels.values().filter_map(Weak::upgrade).collect()
         };
         for channel in channels {
-            if let Err(error) = self.start(channel.as_ref()).await {
-                tracing::error!(channel = %channel.id(), error = crate::error_chain(&error), "the channel's actor did not start");
-            }
+            self.start(channel.as_ref());
         }
         tracing::info!(shard = self.shard.0, term, "this node owns the shard");
         self.open.send_replace(Some(posts));
@@ -149,17 +164,13 @@ impl ShardOwner {
     }
 
     /// Adds a channel, and starts its actor if this node leads.
-    ///
-    /// # Errors
-    /// When the actor's term cannot begin.
-    pub(crate) async fn add(&self, channel: &Arc<dyn Owned>) -> Result<(), StoreError> {
+    pub(crate) async fn add(&self, channel: &Arc<dyn Owned>) {
         let _changing = self.changing.lock().await;
         let id = channel.id().clone();
         self.lock().channels.insert(id, Arc::downgrade(channel));
         if self.term().is_some() {
-            self.start(channel.as_ref()).await?;
+            self.start(channel.as_ref());
         }
-        Ok(())
     }
 
     /// Ends a channel's actor and forgets the channel; with `deleted`, every gateway hears of it.
@@ -201,6 +212,11 @@ impl ShardOwner {
             .collect()
     }
 
+    /// Waits until every actor of the shard runs here.
+    pub(crate) async fn ready(&self) {
+        self.taken_up().await;
+    }
+
     /// Waits until gateways' streams can be taken in.
     pub(super) async fn taken_up(&self) -> Arc<Posts> {
         let mut open = self.open.subscribe();
@@ -214,12 +230,11 @@ impl ShardOwner {
         }
     }
 
-    async fn start(&self, channel: &dyn Owned) -> Result<(), StoreError> {
+    fn start(&self, channel: &dyn Owned) {
         let Some((term, posts)) = self.running() else {
-            return Ok(());
+            return;
         };
         let id = channel.id();
-        let term = self.log.begin(id, term).await?;
         let start = channel.start(term);
         let outlet: Arc<dyn Outlet> = posts;
         let handle = ChannelHandle::start(&self.arbiters, start, outlet, Arc::clone(&self.log));
@@ -228,7 +243,6 @@ impl ShardOwner {
         if let Some(running) = &mut self.lock().running {
             running.actors.insert(id.clone(), Actor { handle, ended });
         }
-        Ok(())
     }
 
     fn running(&self) -> Option<(u64, Arc<Posts>)> {

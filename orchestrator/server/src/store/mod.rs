@@ -1,21 +1,17 @@
-//! What survives a restart: small files in one data directory.
+//! The node's own files, beside its part in the cluster: few, small, written whole.
 //!
-//! Every file is written whole: to a temporary name, synced, renamed, and its directory synced, so that
-//! after a power cut a file is either the old or the new one. Every file names its format and carries a
-//! checksum; one that does not match is reported with what to do, and never replaced.
+//! Every file is written to a temporary name, synced, renamed, and its directory synced, so that after a
+//! power cut a file is either the old or the new one. One that cannot be used is reported with what to do, and
+//! never replaced.
 //!
 //! There is no caching and no waiting here: the calls block on the disk, so callers in async code use
 //! [`on_disk`].
 
-mod channels;
 mod data_dir;
-mod document;
+mod file;
 
-pub(crate) use channels::{
-    ChannelRecord, ChannelStore, PolicyRecord, PublicKeyRecord, SigningRecord,
-};
-pub(crate) use data_dir::{DataDir, NodeSecrets};
-pub use document::StoreError;
+pub(crate) use data_dir::DataDir;
+pub use file::StoreError;
 
 /// Runs a blocking store call on a thread that may block.
 ///

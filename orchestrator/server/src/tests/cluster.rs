@@ -21,10 +21,10 @@ use super::support::{FakePeer, TestNode};
 use crate::channel::{CommitFailed, Log};
 use crate::node::Membership;
 use crate::ownership::Ownership;
-use crate::store::StoreError;
 use crate::{Node, NodeConfig};
 
-const SHARD: ShardId = ShardId(1);
+/// The one that `news` belongs to.
+const SHARD: ShardId = ShardId(10);
 
 /// What the nodes share: the log, and who leads.
 pub(super) struct Shared {
@@ -116,18 +116,6 @@ impl Ownership for View {
 }
 
 impl Log for SharedLog {
-    fn begin(
-        &self,
-        _channel: &ChannelId,
-        term: u64,
-    ) -> BoxFuture<'static, Result<u64, StoreError>> {
-        futures::future::ready(Ok(term)).boxed()
-    }
-
-    fn next_term(&self, _channel: &ChannelId, term: u64) -> u64 {
-        term
-    }
-
     fn engine(&self, channel: &ChannelId, config: ChannelConfig, now: Duration) -> ChannelEngine {
         let mut state = self.0.state.lock().unwrap();
         let state = state
@@ -135,10 +123,6 @@ impl Log for SharedLog {
             .entry(channel.clone())
             .or_insert_with(|| ChannelState::new(config.incarnation, config.policy.clone()));
         ChannelEngine::from_state(state, config.term, now)
-    }
-
-    fn remembers(&self) -> bool {
-        true
     }
 
     fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId> {
@@ -174,6 +158,10 @@ impl Log for SharedLog {
             Ok(index)
         };
         kept.boxed()
+    }
+
+    fn settle(&self, _term: u64) -> BoxFuture<'static, Result<(), CommitFailed>> {
+        futures::future::ready(Ok(())).boxed()
     }
 }
 
@@ -219,7 +207,7 @@ impl Cluster {
                 listener: Some(listener),
             };
             let config = config(&data.path().join(this.to_string()));
-            let node = Node::start_as(config, |_| Ok(membership)).await.unwrap();
+            let node = Node::start_as(config, Some(membership)).await.unwrap();
             nodes.push(TestNode::of(node).await);
         }
         let endpoints = nodes.iter().map(|node| node.node.endpoint());

@@ -111,7 +111,7 @@ async fn the_admin_listener_serves_probes_and_metrics() {
     );
 }
 
-async fn http_get(address: &str, path: &str) -> Option<String> {
+pub(crate) async fn http_get(address: &str, path: &str) -> Option<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

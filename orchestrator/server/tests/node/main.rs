@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod channels;
+mod cluster;
 mod command_line;
 mod listener;
 mod restart;

@@ -116,6 +116,8 @@ async fn after_kill_9_channels_keys_tokens_and_tickets_are_there_and_the_tree_is
                 .is_some_and(|track| source_peer(track.source.as_ref()) == Some(hex(1)))
         })
         .await;
+    let planned = topology(&transport, &before.token).await;
+    assert_eq!(planned.nodes.len(), 2);
     drop(before);
 
     let after = Process::start(&arguments);
@@ -133,6 +135,16 @@ async fn after_kill_9_channels_keys_tokens_and_tickets_are_there_and_the_tree_is
         (found.public_keys, found.etag),
         (channel.public_keys, channel.etag)
     );
+
+    // The tree is there before any peer is.
+    let parents = |topology: &v1::Topology| -> Vec<_> {
+        let nodes = topology.nodes.iter();
+        nodes
+            .map(|node| (node.peer.clone(), node.depth, node.source.clone()))
+            .collect()
+    };
+    let kept = topology(&transport, &after.token).await;
+    assert_eq!(parents(&kept), parents(&planned));
 
     // The old viewer token and the old tickets open the old places.
     let back = |id: u64, ticket: &[u8], source: v1::source::Kind, children: Vec<String>| v1::Open {
@@ -164,14 +176,7 @@ async fn after_kill_9_channels_keys_tokens_and_tickets_are_there_and_the_tree_is
     );
 
     let topology = until(|| async {
-        let mut client = v1::topology_service_client::TopologyServiceClient::with_interceptor(
-            transport.clone(),
-            Bearer::new(&after.token),
-        );
-        let request = v1::GetTopologyRequest {
-            channel: "channels/news".to_owned(),
-        };
-        let topology = client.get_topology(request).await.unwrap().into_inner();
+        let topology = topology(&transport, &after.token).await;
         let placed = topology.nodes.iter().filter(|node| node.depth > 0).count();
         (placed == 2).then_some(topology)
     })
@@ -196,6 +201,18 @@ async fn connect(endpoint: &str) -> Channel {
         .connect()
         .await
         .unwrap()
+}
+
+async fn topology(transport: &Channel, token: &str) -> v1::Topology {
+    let bearer = Bearer::new(token);
+    let mut client = v1::topology_service_client::TopologyServiceClient::with_interceptor(
+        transport.clone(),
+        bearer,
+    );
+    let request = v1::GetTopologyRequest {
+        channel: "channels/news".to_owned(),
+    };
+    client.get_topology(request).await.unwrap().into_inner()
 }
 
 type Channels = v1::channel_service_client::ChannelServiceClient<
@@ -297,16 +314,37 @@ async fn a_data_directory_has_one_node_at_a_time_and_damage_stops_the_start() {
     drop(first.transport);
     first.node.shutdown().await;
 
-    let file = dir.path().join("channels/news/channel");
+    let file = database(dir.path());
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, &good[..good.len() / 2]).unwrap();
     let error = within(Node::start(free))
         .await
         .err()
         .expect("the file is damaged");
-    assert!(matches!(error, StartError::Channels(_)), "{error}");
+    assert!(matches!(error, StartError::Cluster(_)), "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("damaged"), "{source}");
     std::fs::write(&file, &good).unwrap();
     let again = TestNode::start(kept(dir.path())).await;
     again.get("news").await;
     again.node.shutdown().await;
+}
+
+/// The file that holds the log and the votes.
+fn database(dir: &Path) -> std::path::PathBuf {
+    let store = dir.join("cluster/raft");
+    let mut open = vec![store];
+    let mut largest: Option<(u64, std::path::PathBuf)> = None;
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                open.push(entry.path());
+            } else if entry.file_name() == "db" {
+                largest = largest.max(Some((meta.len(), entry.path())));
+            }
+        }
+    }
+    largest.expect("a database").1
 }
