@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
-use crate::config::{ClusterConfig, Formation};
+use crate::config::ClusterConfig;
 use crate::desk::Desk;
 use crate::error::{MetaError, StartError};
 use crate::identity::Identity;
@@ -56,7 +56,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the node's part. A node that is to be added to a cluster waits here until it is, or until
+    /// Starts the node's part; when this returns, the cluster is made and known here. A founder waits for
+    /// a majority of the others, a node that is to be added waits until it is, both at most until
     /// `stopping`. `beside` is served to other nodes on the same listener.
     ///
     /// # Errors
@@ -70,11 +71,45 @@ impl Cluster {
         prepare(&config.dir)?;
         let known = identity(&config)?;
         let lines = Lines::new(config.cluster.clone(), config.tls.clone());
-        let (invited, mut invitation) = watch::channel(known.clone());
+        let (invited, invitation) = watch::channel(known);
         let tasks = CancellationToken::new();
         let guest = guest(config.dir.clone(), invited);
         let incoming = Incoming::new(config.cluster.clone(), rand::random(), guest, tasks.clone());
         let listener = listen(&config, &incoming, beside, tasks.clone())?;
+        let started = Self::start_groups(
+            config,
+            lines,
+            &incoming,
+            invitation,
+            tasks.clone(),
+            &stopping,
+        );
+        match started.await {
+            Ok(cluster) => Ok(Cluster {
+                listener,
+                ..cluster
+            }),
+            Err(error) => {
+                tasks.cancel();
+                // Whoever tries again finds the address free.
+                if let Some(listener) = listener {
+                    listener.abort();
+                    let _aborted = listener.await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything but the listener.
+    async fn start_groups(
+        config: ClusterConfig,
+        lines: Lines,
+        incoming: &Incoming,
+        mut invitation: watch::Receiver<Option<Identity>>,
+        tasks: CancellationToken,
+        stopping: &CancellationToken,
+    ) -> Result<Self, StartError> {
         let identity = tokio::select! {
             found = invitation.wait_for(Option::is_some) => match found {
                 Ok(found) => found.clone().ok_or(StartError::Ended)?,
@@ -111,9 +146,27 @@ impl Cluster {
         if !founders.is_empty() {
             found_groups(&meta, &shards, &founders).await?;
         }
-        Ok(Self::tend(
-            config, identity, founders, lines, store, meta, shards, tasks, listener,
-        ))
+        let cluster = Self::tend(
+            config, identity, founders, lines, store, meta, shards, tasks,
+        );
+        tokio::select! {
+            () = cluster.made() => Ok(cluster),
+            () = stopping.cancelled() => {
+                cluster.shutdown().await;
+                Err(StartError::Ended)
+            }
+        }
+    }
+
+    /// Waits until this node knows the cluster's record.
+    async fn made(&self) {
+        let mut applied = self.applied(GroupId::META);
+        while self.meta.read(|_, state| state.cluster().is_none()) {
+            // Its sender ends with the group; then somebody waits for `stopping`, not for this.
+            if applied.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     #[expect(
@@ -129,7 +182,6 @@ impl Cluster {
         meta: MetaGroup,
         shards: Vec<ShardGroup>,
         stopping: CancellationToken,
-        listener: Option<JoinHandle<()>>,
     ) -> Self {
         let (nodes_tx, nodes) = watch::channel(founders.clone());
         let (reachable_tx, reachable) = watch::channel(BTreeMap::new());
@@ -173,7 +225,7 @@ impl Cluster {
             stopping,
             steward: tokio::spawn(steward.run()),
             reset: tokio::spawn(reset.run(watched)),
-            listener,
+            listener: None,
         }
     }
 
@@ -345,6 +397,22 @@ impl Cluster {
             ..known.clone()
         };
         self.change(vec![MetaOp::ChangeNode { node, record }]).await
+    }
+
+    /// Waits until this node knows of every group who leads it.
+    pub async fn led(&self) {
+        let shards = self.shards.iter().map(Group::id);
+        for group in std::iter::once(GroupId::META).chain(shards) {
+            let known = |leadership: &Leadership| match leadership {
+                Leadership::Leader { .. } | Leadership::Follower { .. } | Leadership::Stopped => {
+                    true
+                }
+                Leadership::Preparing { .. } | Leadership::Unknown => false,
+            };
+            let mut leadership = self.leadership(group);
+            // An error: the group has ended.
+            let _led = leadership.wait_for(known).await;
+        }
     }
 
     /// How all groups stand on this node, the meta group first.

@@ -146,7 +146,8 @@ async fn any_of_three_changes_and_reads_and_a_restart_costs_nothing() {
     let back = start(again).await.unwrap();
     let state = back.current_meta().await.unwrap();
     assert!(state.secrets().contains_key("meanwhile"));
-    assert_eq!(state.hash(), nodes[0].current_meta().await.unwrap().hash());
+    let there = nodes[0].current_meta().await.unwrap();
+    assert_eq!(state.hash(), there.hash(), "{state:#?}\n{there:#?}");
     nodes.push(back);
     for node in nodes {
         node.shutdown().await;

@@ -163,7 +163,7 @@ impl Node {
         let registry = Arc::new(Registry::new(cluster.handle(), &key.seal));
         let secrets = registry.secrets().await?;
         let own = Clustered::new(cluster.handle(), Arc::clone(&registry));
-        let patience = told.as_ref().map_or(SETTLE, |_| Duration::ZERO);
+        let own_groups = told.is_none();
         let (ownership, nodes) = match told {
             Some(told) => (told.ownership, told.listener),
             None => (Arc::new(own) as Arc<dyn Ownership>, None),
@@ -171,10 +171,13 @@ impl Node {
         let limits = config.limits.clone();
         let directory = Arc::new(Directory::new(registry, arbiters, ownership, limits));
         directory.run_shards(&stopping).await;
-        if tokio::time::timeout(patience, directory.settled())
-            .await
-            .is_err()
-        {
+        let settled = async {
+            cluster.led().await;
+            if own_groups {
+                directory.settled().await;
+            }
+        };
+        if tokio::time::timeout(SETTLE, settled).await.is_err() {
             tracing::warn!(
                 "some shards have no owner yet; what belongs to them is refused until they have"
             );
