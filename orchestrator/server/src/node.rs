@@ -159,7 +159,7 @@ impl Node {
 
         let (late, beside) = LateRoutes::new();
         let membership = membership(&config, &data, &key, address);
-        let cluster = Cluster::start(membership, beside, stopping.clone()).await?;
+        let cluster = Box::pin(Cluster::start(membership, beside, stopping.clone())).await?;
         let registry = Arc::new(Registry::new(cluster.handle(), &key.seal));
         let secrets = registry.secrets().await?;
         let own = Clustered::new(cluster.handle(), Arc::clone(&registry));

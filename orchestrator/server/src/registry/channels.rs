@@ -26,10 +26,10 @@ pub(crate) struct Differences {
 
 impl Registry {
     /// Compares the shard, as it is here, with the channels that are known: their incarnations and etags.
-    pub(crate) fn differences<'a>(
+    pub(crate) fn differences(
         &self,
         shard: ShardId,
-        known: &'a std::collections::BTreeMap<ChannelId, (u64, String)>,
+        known: &std::collections::BTreeMap<ChannelId, (u64, String)>,
     ) -> Differences {
         let Ok(group) = self.group(shard) else {
             return Differences::default();
