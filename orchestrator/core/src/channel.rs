@@ -72,6 +72,8 @@ pub struct ChannelEngine {
     said: Said,
     /// The tracks as the last entry had them.
     tracks: Vec<TrackRecord>,
+    /// How many entries come before the next one.
+    entries: u64,
     counters: Counters,
     recovery: Option<Recovery>,
     /// Peers whose neighbours say that they are dead, and until when that counts.
@@ -115,6 +117,7 @@ impl ChannelEngine {
             suspects: Suspects::default(),
             said: Said::default(),
             tracks: Vec::new(),
+            entries: 0,
             counters: Counters::default(),
             recovery: recovering.then(|| Recovery::new(now)),
             deaths: Memory::default(),

@@ -31,6 +31,7 @@ impl ChannelEngine {
             edges: self.decided_edges(&changes),
             accusations: said.accusations,
             forgotten: said.forgotten,
+            follows: Some(self.entries),
             ..Entry::new(self.generation.incarnation, self.now)
         };
         let parted = changes.parted.into_iter();
@@ -45,6 +46,7 @@ impl ChannelEngine {
             }
         }
         if !entry.is_empty() {
+            self.entries += 1;
             self.dispatch.close_entry();
             self.commands.push_back(ChannelCommand::Commit { entry });
         }

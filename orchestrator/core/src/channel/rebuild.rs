@@ -36,6 +36,7 @@ impl ChannelEngine {
             dispatch,
             suspects: state.suspects().clone(),
             tracks: state.tracks().to_vec(),
+            entries: state.entries(),
             ..Self::new(config, now)
         };
         engine.heed_suspects();

@@ -1,6 +1,7 @@
 //! One channel's replicated state: what a new owner's planner is rebuilt from.
 //!
-//! Invariants: `apply` is total and deterministic, and takes an entry whole or not at all; each edge's
+//! Invariants: `apply` is total and deterministic, and takes an entry whole or not at all; an entry that is
+//! built on one that the log did not take is not taken either; each edge's
 //! peer is there, and its track was when it was decided; a clone is cheap and stays as it is. Whether
 //! edges form a cycle is not looked at: whoever rebuilds from the records must bear with any of them.
 //!
@@ -39,6 +40,7 @@ pub struct ChannelState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ChannelHead {
     pub(super) incarnation: u64,
+    pub(super) entries: u64,
     #[serde(with = "super::codec::millis")]
     pub(super) time: Duration,
     pub(super) policy: Policy,
@@ -84,6 +86,7 @@ impl ChannelState {
     pub fn new(incarnation: u64, policy: Policy) -> Self {
         Self::with_head(ChannelHead {
             incarnation,
+            entries: 0,
             time: Duration::ZERO,
             policy,
             tracks: Vec::new(),
@@ -103,6 +106,11 @@ impl ChannelState {
     /// Returns what tells this state from others that do not descend from it.
     pub fn incarnation(&self) -> u64 {
         self.head.incarnation
+    }
+
+    /// Returns how many entries have become part of the state.
+    pub fn entries(&self) -> u64 {
+        self.head.entries
     }
 
     /// Returns the channel's time: that of its newest entry.
@@ -166,6 +174,10 @@ impl ChannelState {
         if entry.incarnation != self.head.incarnation {
             return Err(Refusal::Incarnation);
         }
+        let here = self.head.entries;
+        if let Some(follows) = entry.follows.filter(|follows| *follows != here) {
+            return Err(Refusal::Gap { follows, here });
+        }
         if entry
             .policy
             .as_ref()
@@ -198,6 +210,7 @@ impl ChannelState {
 
     /// Changes everything that the entry, which has been checked, says.
     fn note(&mut self, entry: &Entry, at: LogPosition) {
+        self.head.entries += 1;
         self.head.time = self.head.time.max(entry.time);
         if let Some(policy) = &entry.policy {
             self.head.policy = policy.clone();

@@ -11,7 +11,7 @@ use crate::ids::{PeerId, Source, TrackIndex, TrackName};
 use crate::policy::Policy;
 
 /// The version of [`Entry`] that this program writes, and the only one that it reads.
-pub const ENTRY_VERSION: u16 = 2;
+pub const ENTRY_VERSION: u16 = 3;
 
 const WHAT: &str = "a channel's entry";
 
@@ -23,6 +23,9 @@ pub struct Entry {
     pub version: u16,
     /// Of the channel's state: an entry for another incarnation changes nothing.
     pub incarnation: u64,
+    /// How many entries of the channel come before this one. It is built on all of them: if one of them is
+    /// not in the log, this one changes nothing. `None`: whatever comes before it.
+    pub follows: Option<u64>,
     /// The channel's time, which never goes back, in whole milliseconds.
     #[serde(with = "millis")]
     pub time: Duration,
@@ -157,6 +160,7 @@ impl Entry {
         Self {
             version: ENTRY_VERSION,
             incarnation,
+            follows: None,
             time,
             policy: None,
             tracks: None,
@@ -175,6 +179,7 @@ impl Entry {
         let Self {
             version: _,
             incarnation: _,
+            follows: _,
             time: _,
             policy,
             tracks,
@@ -285,6 +290,7 @@ mod tests {
                 peer: one,
                 digest: u64::MAX,
             }],
+            follows: Some(u64::MAX),
             ..Entry::new(u64::MAX, Duration::from_millis(42))
         }
     }
@@ -293,7 +299,7 @@ mod tests {
     fn bytes_say_everything_and_begin_with_the_version() {
         for entry in [full(), Entry::new(1, Duration::ZERO)] {
             let bytes = entry.encode().unwrap();
-            assert_eq!(bytes[0], 2);
+            assert_eq!(bytes[0], 3);
             assert_eq!(Entry::decode(&bytes), Ok(entry));
         }
         assert!(!full().is_empty());
@@ -303,10 +309,10 @@ mod tests {
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = full().encode().unwrap();
-        bytes[0] = 3;
+        bytes[0] = 4;
         let error = DecodeError::UnknownVersion {
             what: WHAT,
-            version: 3,
+            version: 4,
         };
         assert_eq!(Entry::decode(&bytes), Err(error));
     }

@@ -98,6 +98,14 @@ pub enum Refusal {
     /// There is no such secret.
     #[error("there is no such secret")]
     UnknownSecret,
+    /// The entry is built on others than the channel has: one that was decided before it was lost.
+    #[error("it follows {follows} entries, and there are {here}")]
+    Gap {
+        /// How many entries were decided before it.
+        follows: u64,
+        /// How many the channel has.
+        here: u64,
+    },
 }
 
 impl Outcome {

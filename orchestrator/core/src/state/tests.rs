@@ -117,12 +117,22 @@ fn a_bad_entry_changes_nothing() {
     for (entry, refusal) in [
         (
             Entry {
-                version: 3,
+                version: 4,
                 ..new()
             },
-            Refusal::Version(3),
+            Refusal::Version(4),
         ),
         (Entry::new(8, Duration::ZERO), Refusal::Incarnation),
+        (
+            Entry {
+                follows: Some(2),
+                ..new()
+            },
+            Refusal::Gap {
+                follows: 2,
+                here: 1,
+            },
+        ),
         (
             Entry {
                 policy: Some(workless),

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::world::*;
-use crate::state::{ChannelState, DecidedEdge, Edge, Entry, LogPosition};
+use crate::state::{ChannelState, DecidedEdge, Edge, Entry, LogPosition, Outcome, Refusal};
 use crate::*;
 use PeerRole::{Consumer, Contributor};
 
@@ -255,4 +255,38 @@ fn records_that_make_no_tree_are_mended_and_that_is_logged() {
         rows.map(|row| (row.peer, row.source)).collect::<Vec<_>>()
     };
     assert_eq!(sources(&again), sources(&engine));
+}
+
+/// A log may refuse a proposal, while a leader hands over and stays after all, and take the next one.
+#[test]
+fn what_was_decided_after_an_entry_that_was_lost_is_lost_with_it() {
+    let mut world = World::new(PolicyDraft::default());
+    world.lags = true;
+    for id in 1..=3 {
+        world.join(id, Contributor, 10_000_000);
+    }
+    let decided: Vec<_> = world.uncommitted.iter().cloned().collect();
+    assert_eq!(decided.len(), 3);
+    let mut state = world.state.clone();
+    let mut apply = |index: u64, entry: &Entry| {
+        let at = LogPosition { term: 1, index };
+        state.apply(entry, at)
+    };
+    assert_eq!(apply(10, &decided[0]), Outcome::Applied);
+    // The second never reaches the log.
+    let refused = apply(11, &decided[2]);
+    assert!(
+        matches!(refused, Outcome::Refused(Refusal::Gap { .. })),
+        "{refused:?}"
+    );
+    // A rebuilt owner goes on from what is there.
+    let mut engine = ChannelEngine::from_state(&state, 1, world.now);
+    assert_eq!(engine.check(), []);
+    engine.handle(ChannelEvent::Left { peer: peer(1) }, world.now);
+    let entry = std::iter::from_fn(|| engine.poll_command()).find_map(|command| match command {
+        ChannelCommand::Commit { entry } => Some(entry),
+        ChannelCommand::Assign { .. } | ChannelCommand::Raise(_) | ChannelCommand::Rebuild => None,
+    });
+    let at = LogPosition { term: 1, index: 12 };
+    assert_eq!(state.apply(&entry.unwrap(), at), Outcome::Applied);
 }
