@@ -90,14 +90,52 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Group<Rt, R, S> {
         N::Network: NetSnapshot<Types<Rt>, SnapshotData = S::File>,
         L: RaftLogStorage<Types<Rt>>,
     {
+        let config = placement.settings.config(placement.group.to_string());
+        let config = config.map_err(|error| StartError::Settings(Box::new(error)))?;
+        Self::start_with(placement, config, network, log, snapshots, replica).await
+    }
+
+    /// As [`Group::start`], under another configuration of openraft than the settings give. A door for
+    /// simulators that plant bugs.
+    ///
+    /// # Errors
+    ///
+    /// When the storage cannot be read.
+    #[cfg(feature = "planted")]
+    pub async fn start_planted<N, L>(
+        placement: Placement,
+        config: openraft::Config,
+        network: N,
+        log: L,
+        snapshots: S,
+        replica: R,
+    ) -> Result<Self, StartError>
+    where
+        N: RaftNetworkFactory<Types<Rt>>,
+        N::Network: NetSnapshot<Types<Rt>, SnapshotData = S::File>,
+        L: RaftLogStorage<Types<Rt>>,
+    {
+        Self::start_with(placement, config, network, log, snapshots, replica).await
+    }
+
+    async fn start_with<N, L>(
+        placement: Placement,
+        config: openraft::Config,
+        network: N,
+        log: L,
+        snapshots: S,
+        replica: R,
+    ) -> Result<Self, StartError>
+    where
+        N: RaftNetworkFactory<Types<Rt>>,
+        N::Network: NetSnapshot<Types<Rt>, SnapshotData = S::File>,
+        L: RaftLogStorage<Types<Rt>>,
+    {
         let Placement {
             node,
             group: id,
             settings,
         } = placement;
-        let config = settings
-            .config(id.to_string())
-            .map_err(|error| StartError::Settings(Box::new(error)))?;
         let (applied_tx, applied) = watch::<Rt, _>(None);
         let (machine, shared) = Machine::new(replica, snapshots, applied_tx);
         let raft = Raft::new(node, Arc::new(config), network, log, machine)
@@ -190,12 +228,22 @@ impl<Rt: AsyncRuntime, R: Replica, S: SnapshotStore> Group<Rt, R, S> {
     ///
     /// When another node leads, or no majority answers.
     pub async fn read_index(&self) -> Result<LogPosition, ReadError> {
-        match self
-            .inner
-            .raft
-            .ensure_linearizable(ReadPolicy::ReadIndex)
-            .await
-        {
+        self.read_by(ReadPolicy::ReadIndex).await
+    }
+
+    /// As [`Group::read_index`], trusting the leader's lease, which the reset path voids: this is wrong. A door
+    /// for simulators that plant bugs.
+    ///
+    /// # Errors
+    ///
+    /// See [`Group::read_index`].
+    #[cfg(feature = "planted")]
+    pub async fn read_lease(&self) -> Result<LogPosition, ReadError> {
+        self.read_by(ReadPolicy::LeaseRead).await
+    }
+
+    async fn read_by(&self, policy: ReadPolicy) -> Result<LogPosition, ReadError> {
+        match self.inner.raft.ensure_linearizable(policy).await {
             Ok(read) => Ok(position::<Rt>(read.log_id())),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(other))) => {
                 Err(ReadError::NotLeader {
