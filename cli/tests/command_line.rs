@@ -49,6 +49,13 @@ fn help_and_version_end_with_0_and_every_help_has_examples() {
         "channel watch",
         "channel check",
         "token issue",
+        "cluster init",
+        "cluster certs",
+        "cluster status",
+        "cluster add",
+        "cluster remove",
+        "cluster transfer",
+        "cluster drain",
         "demo",
     ];
     for command in table {

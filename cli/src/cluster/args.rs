@@ -1,6 +1,7 @@
 //! The arguments of `espalier cluster`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 
@@ -66,40 +67,70 @@ pub(crate) struct CertsArgs {
 #[command(after_help = "\
 Examples:
   espalier cluster status
-  espalier cluster status --format json | jq -r '.shards[] | select(.leader == null) | .shard'")]
+  espalier cluster status --format json | jq -r '.shards[] | select(.leader == null) | .shard'
+  espalier cluster status --local    # without a majority: what this one node knows")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
+    /// Show what the node that is asked knows by itself, which may be out of date
+    #[arg(long)]
+    pub(crate) local: bool,
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: RecordFormat,
 }
 
+/// Whether to wait.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until it is done, and show how far it is on stderr
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait; what is wanted stays wanted
+    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait",
+        value_parser = espalier_process::parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  espalier cluster add 10.0.0.4:7301")]
+#[command(after_help = "\
+Examples:
+  espalier cluster add 10.0.0.4:7301
+  espalier cluster add 10.0.0.4:7301 --wait    # until it votes in every shard
+
+The node waits to be added: it has the cluster's key, no `bootstrap` in its [cluster] section, and no data.")]
 pub(crate) struct AddArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// Where the other nodes reach it
     #[arg(value_name = "HOST:PORT")]
     pub(crate) address: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: RecordFormat,
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  espalier cluster drain 2 && espalier cluster remove 2")]
+#[command(after_help = "\
+Examples:
+  espalier cluster drain 2 --wait && espalier cluster remove 2 --wait
+  espalier cluster remove 2    # a dead one: as it is
+
+Its process ends by itself if it runs.")]
 pub(crate) struct RemoveArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
     /// The node's id
     pub(crate) node: u64,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: RecordFormat,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  espalier cluster transfer 3 --to 2\n  espalier cluster transfer meta --to 1"
+    after_help = "Examples:\n  espalier cluster transfer 3 --to 2\n  espalier cluster transfer meta --to 1\n\nOnce: leaders that stand unevenly are moved for balance later."
 )]
 pub(crate) struct TransferArgs {
     #[command(flatten)]
@@ -117,8 +148,11 @@ pub(crate) struct TransferArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  espalier cluster drain 2
-  espalier cluster drain 2 --undo")]
+  espalier cluster drain 2 --wait    # until it leads nothing and nobody is attached to it
+  espalier cluster drain 2 --undo
+
+It stays drained, also over restarts, until that is taken back. A node that is stopped hands over and sends its peers
+away by itself; drain first what has more peers than that takes.")]
 pub(crate) struct DrainArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -127,6 +161,8 @@ pub(crate) struct DrainArgs {
     /// Take it back: the node may lead and be attached to again
     #[arg(long)]
     pub(crate) undo: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: RecordFormat,
 }

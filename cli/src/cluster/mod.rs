@@ -2,8 +2,10 @@
 
 mod args;
 mod certificates;
+mod failure;
 mod files;
 mod record;
+mod wait;
 
 use espalier_process::{Failure, OrFail as _};
 use espalier_proto::v1;
@@ -11,11 +13,16 @@ use espalier_token::ClusterKey;
 use serde::Serialize;
 
 pub(crate) use args::ClusterCommand;
-use args::{AddArgs, CertsArgs, DrainArgs, InitArgs, RemoveArgs, StatusArgs, TransferArgs};
+use args::{
+    AddArgs, CertsArgs, DrainArgs, InitArgs, RemoveArgs, StatusArgs, TransferArgs, WaitArgs,
+};
+use failure::failure;
 use record::{ClusterRecord, NodeRecord, ShardRecord};
+use wait::Wanted;
 
 use crate::args::RecordFormat;
-use crate::{output, status};
+use crate::connection::Clusters;
+use crate::output;
 
 pub(crate) async fn run(command: ClusterCommand) -> Result<(), Failure> {
     match command {
@@ -83,9 +90,9 @@ fn certs(args: &CertsArgs) -> Result<(), Failure> {
 async fn cluster_status(args: StatusArgs) -> Result<(), Failure> {
     let mut clusters = args.connection.connect().await?.clusters();
     let cluster = clusters
-        .get_cluster(v1::GetClusterRequest {})
+        .get_cluster(v1::GetClusterRequest { local: args.local })
         .await
-        .map_err(|error| status::failure("the cluster cannot be shown", &error))?;
+        .map_err(|refused| failure("the cluster cannot be shown", &refused))?;
     let record = ClusterRecord::from(cluster.into_inner());
     match args.format {
         RecordFormat::Json => output::print_json(&record),
@@ -101,8 +108,9 @@ async fn add(args: AddArgs) -> Result<(), Failure> {
     let node = clusters
         .add_node(request)
         .await
-        .map_err(|error| status::failure(&format!("{} was not added", args.address), &error))?;
-    show_node(node.into_inner(), args.format)
+        .map_err(|refused| failure(&format!("{} was not added", args.address), &refused))?;
+    let node = settled(&mut clusters, node.into_inner(), Wanted::Active, args.wait).await?;
+    show_node(&node, args.format)
 }
 
 async fn remove(args: RemoveArgs) -> Result<(), Failure> {
@@ -113,8 +121,9 @@ async fn remove(args: RemoveArgs) -> Result<(), Failure> {
     let node = clusters
         .remove_node(request)
         .await
-        .map_err(|error| status::failure(&format!("node {} was not removed", args.node), &error))?;
-    show_node(node.into_inner(), args.format)
+        .map_err(|refused| failure(&format!("node {} was not removed", args.node), &refused))?;
+    let node = settled(&mut clusters, node.into_inner(), Wanted::Gone, args.wait).await?;
+    show_node(&node, args.format)
 }
 
 async fn transfer(args: TransferArgs) -> Result<(), Failure> {
@@ -123,9 +132,9 @@ async fn transfer(args: TransferArgs) -> Result<(), Failure> {
         name: format!("shards/{}", args.shard),
         node: node_name(args.to),
     };
-    let shard = clusters.transfer_shard(request).await.map_err(|error| {
+    let shard = clusters.transfer_shard(request).await.map_err(|refused| {
         let what = format!("shard {} was not moved to node {}", args.shard, args.to);
-        status::failure(&what, &error)
+        failure(&what, &refused)
     })?;
     let record = ShardRecord::from(shard.into_inner());
     match args.format {
@@ -143,18 +152,36 @@ async fn drain(args: DrainArgs) -> Result<(), Failure> {
     let node = clusters
         .drain_node(request)
         .await
-        .map_err(|error| status::failure(&format!("node {} is as it was", args.node), &error))?;
-    show_node(node.into_inner(), args.format)
+        .map_err(|refused| failure(&format!("node {} is as it was", args.node), &refused))?;
+    let wanted = match args.undo {
+        true => Wanted::Active,
+        false => Wanted::Drained,
+    };
+    let node = settled(&mut clusters, node.into_inner(), wanted, args.wait).await?;
+    show_node(&node, args.format)
+}
+
+/// The node as it is, or as it is once it is as wanted.
+async fn settled(
+    clusters: &mut Clusters,
+    node: v1::ClusterNode,
+    wanted: Wanted,
+    args: WaitArgs,
+) -> Result<NodeRecord, Failure> {
+    let node = NodeRecord::from(node);
+    match args.wait {
+        true => wait::until(clusters, node, wanted, args.timeout).await,
+        false => Ok(node),
+    }
 }
 
 fn node_name(id: u64) -> String {
     format!("nodes/{id}")
 }
 
-fn show_node(node: v1::ClusterNode, format: RecordFormat) -> Result<(), Failure> {
-    let record = NodeRecord::from(node);
+fn show_node(node: &NodeRecord, format: RecordFormat) -> Result<(), Failure> {
     match format {
-        RecordFormat::Json => output::print_json(&record),
-        RecordFormat::Text => output::print(record::node_text(&record)),
+        RecordFormat::Json => output::print_json(node),
+        RecordFormat::Text => output::print(record::node_text(node)),
     }
 }

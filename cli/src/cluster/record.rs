@@ -17,13 +17,13 @@ pub(crate) struct ClusterRecord {
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct NodeRecord {
-    node: u64,
+    pub(super) node: u64,
     cluster_address: String,
     public_uri: String,
-    state: &'static str,
+    pub(super) state: &'static str,
     reachable: bool,
-    leads: u32,
-    sessions: u32,
+    pub(super) leads: u32,
+    pub(super) sessions: u32,
     release: String,
 }
 

@@ -4,17 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use espalier_orchestrator_core::NodeId as CoreNodeId;
-use espalier_orchestrator_core::state::{
-    Membership, MetaOp, MetaState, NodeAddresses, NodePhase, NodeRecord, Refusal, ShardState,
-};
-use espalier_proto::cluster::v1 as proto;
+use espalier_orchestrator_core::state::{MetaOp, MetaState, NodeAddresses, ShardState};
 use espalier_raft_store::Store;
 use espalier_shards::{Group, GroupId, GroupStatus, Leadership, LogPosition, NodeId};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -24,9 +19,10 @@ use crate::desk::Desk;
 use crate::error::{MetaError, StartError};
 use crate::identity::Identity;
 use crate::network::incoming::{Incoming, MetaGroup};
-use crate::network::lines::{Lines, client};
+use crate::network::lines::Lines;
 use crate::reset_task::ResetTask;
 use crate::snapshots::DiskSnapshots;
+use crate::standing::{Neighbours, Standing};
 use crate::start::{
     Starter, found_groups, founders, guest, identity, listen, open_store, prepare, refuse_lost_data,
 };
@@ -36,8 +32,6 @@ use crate::tended::{follow, watch_group};
 /// A shard's group in production.
 pub type ShardGroup = Group<TokioRuntime, ShardState, DiskSnapshots>;
 
-/// How long a stopping node tries to hand its leaderships over.
-const HAND_OVER: Duration = Duration::from_secs(2);
 const LISTENER_END: Duration = Duration::from_secs(1);
 
 /// A node's part in a cluster.
@@ -48,7 +42,10 @@ pub struct Cluster {
     shards: Vec<ShardGroup>,
     desk: Desk,
     nodes: watch::Receiver<BTreeMap<NodeId, String>>,
-    reachable: watch::Receiver<BTreeMap<NodeId, bool>>,
+    groups: Arc<[Arc<dyn Tended>]>,
+    neighbours: watch::Receiver<Neighbours>,
+    standing: watch::Sender<Standing>,
+    removed: watch::Receiver<bool>,
     stopping: CancellationToken,
     steward: JoinHandle<()>,
     reset: JoinHandle<()>,
@@ -74,13 +71,16 @@ impl Cluster {
         let (invited, invitation) = watch::channel(known);
         let tasks = CancellationToken::new();
         let guest = guest(config.dir.clone(), invited);
-        let incoming = Incoming::new(config.cluster.clone(), rand::random(), guest, tasks.clone());
+        let (standing, said) = watch::channel(Standing::starting());
+        let cluster = config.cluster.clone();
+        let incoming = Incoming::new(cluster, rand::random(), guest, said, tasks.clone());
         let listener = listen(&config, &incoming, beside, tasks.clone())?;
         let started = Self::start_groups(
             config,
             lines,
             &incoming,
             invitation,
+            standing,
             tasks.clone(),
             &stopping,
         );
@@ -107,6 +107,7 @@ impl Cluster {
         lines: Lines,
         incoming: &Incoming,
         mut invitation: watch::Receiver<Option<Identity>>,
+        standing: watch::Sender<Standing>,
         tasks: CancellationToken,
         stopping: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -147,7 +148,7 @@ impl Cluster {
             found_groups(&meta, &shards, &founders).await?;
         }
         let cluster = Self::tend(
-            config, identity, founders, lines, store, meta, shards, tasks,
+            config, identity, founders, lines, store, meta, shards, standing, tasks,
         );
         tokio::select! {
             () = cluster.made() => Ok(cluster),
@@ -181,15 +182,23 @@ impl Cluster {
         store: Arc<Store>,
         meta: MetaGroup,
         shards: Vec<ShardGroup>,
+        standing: watch::Sender<Standing>,
         stopping: CancellationToken,
     ) -> Self {
         let (nodes_tx, nodes) = watch::channel(founders.clone());
-        let (reachable_tx, reachable) = watch::channel(BTreeMap::new());
+        let (neighbours_tx, neighbours) = watch::channel(Neighbours::new());
+        let (removed_tx, removed) = watch::channel(false);
         let desk = Desk {
             meta: meta.clone(),
             lines: lines.clone(),
         };
-        let reset = ResetTask::new(identity.node, lines, nodes.clone(), reachable_tx);
+        let reset = ResetTask::new(
+            identity.node,
+            lines,
+            nodes.clone(),
+            neighbours_tx,
+            removed_tx,
+        );
         let mut watched = vec![watch_group(&meta)];
         watched.extend(shards.iter().map(watch_group));
         let mut groups: Vec<Arc<dyn Tended>> = vec![Arc::new(meta.clone())];
@@ -198,6 +207,7 @@ impl Cluster {
                 .iter()
                 .map(|shard| Arc::new(shard.clone()) as Arc<dyn Tended>),
         );
+        let groups: Arc<[Arc<dyn Tended>]> = groups.into();
         let steward = Steward {
             me: identity.node,
             cluster: identity.cluster.clone(),
@@ -209,9 +219,10 @@ impl Cluster {
                 admin: Vec::new(),
             },
             desk: desk.clone(),
-            groups,
+            groups: Arc::clone(&groups),
             nodes: nodes_tx,
-            reachable: reachable.clone(),
+            neighbours: neighbours.clone(),
+            standing: standing.subscribe(),
             stopping: stopping.clone(),
         };
         Cluster {
@@ -221,7 +232,10 @@ impl Cluster {
             shards,
             desk,
             nodes,
-            reachable,
+            groups,
+            neighbours,
+            standing,
+            removed,
             stopping,
             steward: tokio::spawn(steward.run()),
             reset: tokio::spawn(reset.run(watched)),
@@ -237,6 +251,10 @@ impl Cluster {
             shards: self.shards.clone().into(),
             desk: self.desk.clone(),
             nodes: self.nodes.clone(),
+            groups: Arc::clone(&self.groups),
+            neighbours: self.neighbours.clone(),
+            standing: self.standing.clone(),
+            removed: self.removed.clone(),
         }
     }
 
@@ -297,10 +315,10 @@ impl Cluster {
         self.nodes.clone()
     }
 
-    /// Which other nodes are there now, as far as an idle connection tells.
+    /// The other nodes, and what they said of themselves.
     #[must_use]
-    pub fn reachable(&self) -> watch::Receiver<BTreeMap<NodeId, bool>> {
-        self.reachable.clone()
+    pub fn neighbours(&self) -> watch::Receiver<Neighbours> {
+        self.neighbours.clone()
     }
 
     /// A connection to what another node serves to nodes; shared, opened when first used.
@@ -328,77 +346,6 @@ impl Cluster {
         self.desk.current().await
     }
 
-    /// Adds the node that waits at this address, and returns its id; it catches up afterwards.
-    ///
-    /// # Errors
-    ///
-    /// See [`MetaError`].
-    pub async fn add_node(&self, address: &str) -> Result<NodeId, MetaError> {
-        let state = self.current_meta().await?;
-        let at = |record: &NodeRecord| record.addresses.cluster.iter().any(|it| it == address);
-        let known = state
-            .nodes()
-            .iter()
-            .find(|(_, record)| at(record))
-            .map(|(node, _)| *node);
-        let node = known.unwrap_or_else(|| state.unused_node_id());
-        if known.is_none() {
-            let addresses = NodeAddresses {
-                cluster: vec![address.to_owned()],
-                ..Default::default()
-            };
-            let (membership, phase) = (Membership::Voter, NodePhase::Joining);
-            self.invite(node, address).await?;
-            let record = NodeRecord {
-                addresses,
-                membership,
-                phase,
-            };
-            self.change(vec![MetaOp::AddNode { node, record }]).await?;
-        }
-        Ok(node.0)
-    }
-
-    async fn invite(&self, node: CoreNodeId, address: &str) -> Result<(), MetaError> {
-        let endpoint = self.desk.lines.endpoint(address)?;
-        let failed = |reason: String| MetaError::Invitation {
-            address: address.to_owned(),
-            reason,
-        };
-        let line = endpoint
-            .connect()
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        let invitation = proto::Invitation {
-            cluster: self.identity.cluster.clone(),
-            node: node.0,
-            shards: self.identity.shards,
-        };
-        let answer = client(line).invite(invitation).await;
-        answer
-            .map(|_| ())
-            .map_err(|status| failed(status.message().to_owned()))
-    }
-
-    /// Puts a node's life into another phase: draining and back, or leaving for good.
-    ///
-    /// # Errors
-    ///
-    /// See [`MetaError`].
-    pub async fn set_phase(&self, node: NodeId, phase: NodePhase) -> Result<(), MetaError> {
-        let state = self.current_meta().await?;
-        let node = CoreNodeId(node);
-        let known = state
-            .nodes()
-            .get(&node)
-            .ok_or(MetaError::Refused(Refusal::UnknownNode))?;
-        let record = NodeRecord {
-            phase,
-            ..known.clone()
-        };
-        self.change(vec![MetaOp::ChangeNode { node, record }]).await
-    }
-
     /// Waits until this node knows of every group who leads it.
     pub async fn led(&self) {
         let shards = self.shards.iter().map(Group::id);
@@ -418,21 +365,12 @@ impl Cluster {
     /// How all groups stand on this node, the meta group first.
     #[must_use]
     pub fn statuses(&self) -> Vec<GroupStatus> {
-        let shards = self.shards.iter().map(Group::status);
-        std::iter::once(self.meta.status()).chain(shards).collect()
-    }
-
-    /// Asks that another node leads a group that this node leads.
-    pub async fn transfer(&self, group: GroupId, to: NodeId) {
-        match self.shard(group) {
-            Some(shard) => Tended::transfer(shard, to).await,
-            None => Tended::transfer(&self.meta, to).await,
-        }
+        self.groups.iter().map(|group| group.status()).collect()
     }
 
     /// Ends the node's part in order: hands leaderships over, stops the groups, closes the store.
     pub async fn shutdown(self) {
-        self.hand_over().await;
+        self.handle().hand_over().await;
         self.stopping.cancel();
         self.meta.shutdown().await;
         for shard in &self.shards {
@@ -461,29 +399,5 @@ impl Cluster {
         if let Some(listener) = &self.listener {
             listener.abort();
         }
-    }
-
-    async fn hand_over(&self) {
-        let me = self.identity.node;
-        let until = Instant::now() + HAND_OVER;
-        while Instant::now() < until {
-            let statuses = self.statuses();
-            let led: Vec<_> = statuses.iter().filter(|it| it.leader == Some(me)).collect();
-            if led.is_empty() || led.iter().all(|status| status.voters.len() < 2) {
-                return;
-            }
-            for (turn, status) in led.iter().enumerate() {
-                let others: Vec<_> = status
-                    .caught_up(0)
-                    .into_iter()
-                    .filter(|node| *node != me)
-                    .collect();
-                if let Some(to) = others.get(turn % others.len().max(1)) {
-                    self.transfer(status.group, *to).await;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        tracing::warn!("some leaderships were not handed over in time");
     }
 }

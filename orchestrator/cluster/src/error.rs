@@ -33,10 +33,16 @@ pub enum StartError {
     },
     /// The node had data and has lost them.
     #[error(
-        "node {node} has taken part in this cluster, but its data are gone. Under its old id it could undo what \
-         the cluster has acknowledged: remove node {node} from the cluster, and let this one join anew"
+        "node {node} has taken part in this cluster, but its data are gone: under its old id it could undo what the \
+         cluster has acknowledged"
     )]
     DataLost {
+        /// Which node it was.
+        node: NodeId,
+    },
+    /// The node is out of the cluster.
+    #[error("node {node} was removed from this cluster, which uses no id twice")]
+    Removed {
         /// Which node it was.
         node: NodeId,
     },
@@ -75,6 +81,33 @@ pub enum StartError {
     Initialise(#[source] espalier_shards::MembershipError),
 }
 
+impl StartError {
+    /// Whether the node cannot come back as who it was: what it held is lost, or its id is.
+    #[must_use]
+    pub fn needs_a_new_id(&self) -> bool {
+        match self {
+            StartError::Removed { .. } | StartError::DataLost { .. } => true,
+            StartError::Store(error) => match error {
+                OpenError::Absent { .. } | OpenError::Damaged { .. } => true,
+                OpenError::InUse { .. }
+                | OpenError::Io { .. }
+                | OpenError::Full { .. }
+                | OpenError::SyncIneffective { .. }
+                | OpenError::NewerFormat { .. } => false,
+            },
+            StartError::Identity(_)
+            | StartError::OtherCluster { .. }
+            | StartError::NotInList { .. }
+            | StartError::Log(_)
+            | StartError::Group { .. }
+            | StartError::Listen { .. }
+            | StartError::Tls(_)
+            | StartError::Ended
+            | StartError::Initialise(_) => false,
+        }
+    }
+}
+
 /// Why the cluster's own state did not change, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MetaError {
@@ -93,12 +126,4 @@ pub enum MetaError {
     /// An address is none.
     #[error(transparent)]
     Address(#[from] BadAddress),
-    /// The node at the address did not take the invitation.
-    #[error("the node at {address} does not join: {reason}")]
-    Invitation {
-        /// Where.
-        address: String,
-        /// Why not.
-        reason: String,
-    },
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use espalier_orchestrator_core::state::{MetaOp, MetaState};
-use espalier_shards::{Group, GroupId, NodeId};
+use espalier_shards::{Group, GroupId, GroupStatus, NodeId};
 use openraft_rt_tokio::TokioRuntime;
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -16,6 +16,8 @@ use crate::desk::Desk;
 use crate::error::MetaError;
 use crate::identity::Identity;
 use crate::snapshots::DiskSnapshots;
+use crate::standing::{Neighbours, Standing};
+use crate::steward::Tended;
 
 /// A node's way to its groups and to the other nodes.
 #[derive(Clone)]
@@ -24,6 +26,12 @@ pub struct ClusterHandle {
     pub(crate) shards: Arc<[ShardGroup]>,
     pub(crate) desk: Desk,
     pub(crate) nodes: watch::Receiver<BTreeMap<NodeId, String>>,
+    /// All groups, the meta group first.
+    pub(crate) groups: Arc<[Arc<dyn Tended>]>,
+    pub(crate) neighbours: watch::Receiver<Neighbours>,
+    /// What this node says of itself.
+    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) removed: watch::Receiver<bool>,
 }
 
 impl ClusterHandle {
@@ -57,6 +65,52 @@ impl ClusterHandle {
     pub fn transport(&self, node: NodeId) -> Option<Channel> {
         let nodes = self.nodes.borrow();
         Some(self.desk.lines.to(node, nodes.get(&node)?).ok()?.gateways)
+    }
+
+    /// How all groups stand on this node, the meta group first.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<GroupStatus> {
+        self.groups.iter().map(|group| group.status()).collect()
+    }
+
+    /// The other nodes, and what they said of themselves.
+    #[must_use]
+    pub fn neighbours(&self) -> watch::Receiver<Neighbours> {
+        self.neighbours.clone()
+    }
+
+    /// What this node says of itself.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Says to the others how many peers are attached to this node.
+    pub fn tell_sessions(&self, sessions: u32) {
+        self.standing.send_if_modified(|own| {
+            let changed = own.sessions != sessions;
+            own.sessions = sessions;
+            changed
+        });
+    }
+
+    /// Whether peers are to go elsewhere than to a node because that is about to stop, as far as is known here.
+    #[must_use]
+    pub fn is_ending(&self, node: NodeId) -> bool {
+        if node == self.identity.node {
+            return self.standing.borrow().ending;
+        }
+        let neighbours = self.neighbours.borrow();
+        neighbours.get(&node).is_some_and(|it| it.standing.ending)
+    }
+
+    /// Waits until another node says that this one is out of the cluster for good; for ever if the node's
+    /// part ends first.
+    pub async fn removed(&self) {
+        let mut removed = self.removed.clone();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Has the cluster's own state changed, at whichever node leads; doing it again changes nothing.

@@ -9,22 +9,26 @@
 //!
 //! Not here: channels, sessions, gateways, what entries mean.
 
+mod changes;
 mod cluster;
 mod config;
 mod desk;
 mod error;
+mod hand_over;
 mod handle;
 mod identity;
 mod network;
 mod reconcile;
 mod reset_task;
 mod snapshots;
+mod standing;
 mod start;
 mod steward;
 mod tended;
 mod tls;
 mod wire;
 
+pub use changes::ChangeError;
 pub use cluster::{Cluster, ShardGroup};
 pub use config::{ClusterConfig, DEFAULT_SHARDS, Formation};
 pub use error::{MetaError, StartError};
@@ -32,4 +36,5 @@ pub use handle::ClusterHandle;
 pub use identity::{Identity, IdentityError};
 pub use network::lines::BadAddress;
 pub use snapshots::{DiskSnapshot, DiskSnapshots, Spool};
+pub use standing::{Neighbour, Neighbours, Standing};
 pub use tls::ClusterTls;

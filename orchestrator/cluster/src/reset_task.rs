@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::network::lines::Lines;
-use crate::network::presence;
+use crate::network::presence::{self, News};
+use crate::standing::{Neighbours, Standing};
 
 /// What the task needs of a group.
 pub(crate) struct Watched {
@@ -28,7 +29,8 @@ pub(crate) struct ResetTask {
     me: NodeId,
     lines: Lines,
     nodes: watch::Receiver<BTreeMap<NodeId, String>>,
-    reachable: watch::Sender<BTreeMap<NodeId, bool>>,
+    neighbours: watch::Sender<Neighbours>,
+    removed: watch::Sender<bool>,
     watches: BTreeMap<NodeId, (String, JoinHandle<()>)>,
     tell: mpsc::Sender<presence::Told>,
     told: mpsc::Receiver<presence::Told>,
@@ -39,14 +41,16 @@ impl ResetTask {
         me: NodeId,
         lines: Lines,
         nodes: watch::Receiver<BTreeMap<NodeId, String>>,
-        reachable: watch::Sender<BTreeMap<NodeId, bool>>,
+        neighbours: watch::Sender<Neighbours>,
+        removed: watch::Sender<bool>,
     ) -> Self {
         let (tell, told) = mpsc::channel(64);
         ResetTask {
             me,
             lines,
             nodes,
-            reachable,
+            neighbours,
+            removed,
             watches: BTreeMap::new(),
             tell,
             told,
@@ -73,10 +77,15 @@ impl ResetTask {
                     path.handle_voters(group, voters);
                     path.handle_vote(group, vote, begun.elapsed());
                 }
-                Some((node, event)) = self.told.recv() => {
-                    tracing::debug!(node, ?event, "the line to another node");
-                    self.note(node, event);
-                    path.handle_link(node, event, begun.elapsed());
+                Some((node, news)) = self.told.recv() => {
+                    tracing::debug!(node, ?news, "the line to another node");
+                    match news {
+                        News::Link(event) => {
+                            self.note(node, event);
+                            path.handle_link(node, event, begun.elapsed());
+                        }
+                        News::Says { standing, removed } => self.hear(node, standing, removed),
+                    }
                 }
                 changed = self.nodes.changed() => {
                     if changed.is_err() {
@@ -105,8 +114,23 @@ impl ResetTask {
             LinkEvent::Opened | LinkEvent::OpenedToAnother => true,
             LinkEvent::Broken | LinkEvent::Refused => false,
         };
-        self.reachable
-            .send_if_modified(|nodes| nodes.insert(node, open) != Some(open));
+        self.neighbours.send_if_modified(|nodes| {
+            let neighbour = nodes.entry(node).or_default();
+            std::mem::replace(&mut neighbour.reachable, open) != open
+        });
+    }
+
+    fn hear(&self, node: NodeId, standing: Standing, removed: bool) {
+        self.neighbours.send_if_modified(|nodes| {
+            let neighbour = nodes.entry(node).or_default();
+            let changed = neighbour.standing != standing;
+            neighbour.standing = standing;
+            changed
+        });
+        // What is out stays out.
+        if removed && !self.removed.send_replace(true) {
+            tracing::error!(by = node, "this node was removed from its cluster");
+        }
     }
 
     fn follow_nodes(&mut self) {
@@ -119,7 +143,7 @@ impl ResetTask {
             }
             stays
         });
-        self.reachable.send_if_modified(|known| {
+        self.neighbours.send_if_modified(|known| {
             let before = known.len();
             known.retain(|node, _| nodes.contains_key(node));
             known.len() != before

@@ -130,10 +130,12 @@ pub(crate) async fn refuse_lost_data(
                 .ok()?
         };
         if let Ok(Some(reply)) = tokio::time::timeout(ASK_OTHERS, ask).await
-            && reply.had_data
+            && (reply.had_data || reply.removed)
         {
-            return Err(StartError::DataLost {
-                node: identity.node,
+            let node = identity.node;
+            return Err(match reply.removed {
+                true => StartError::Removed { node },
+                false => StartError::DataLost { node },
             });
         }
     }

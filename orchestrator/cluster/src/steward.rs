@@ -4,7 +4,7 @@
 //! next step in each group, and moves leaders. All of it is decided anew from the replicated state each
 //! time, so that whoever leads next goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desk::Desk;
 use crate::reconcile::{Step, next_step, note_nodes};
+use crate::standing::{Neighbours, Standing, may_lead};
 
 /// How often the groups are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -31,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Leaders that move in one look.
 const MOVES: usize = 4;
 /// A voter that lacks no more entries than this can take over.
-const CAUGHT_UP: u64 = 64;
+pub(crate) const CAUGHT_UP: u64 = 64;
 /// The version of entries that this release writes.
 const VERSION: u32 = 1;
 
@@ -55,9 +56,11 @@ pub(crate) struct Steward {
     pub(crate) addresses: NodeAddresses,
     pub(crate) desk: Desk,
     /// The meta group first.
-    pub(crate) groups: Vec<Arc<dyn Tended>>,
+    pub(crate) groups: Arc<[Arc<dyn Tended>]>,
     pub(crate) nodes: watch::Sender<BTreeMap<NodeId, String>>,
-    pub(crate) reachable: watch::Receiver<BTreeMap<NodeId, bool>>,
+    pub(crate) neighbours: watch::Receiver<Neighbours>,
+    /// What this node says of itself.
+    pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -180,16 +183,8 @@ impl Steward {
     }
 
     async fn balance(&self, state: &MetaState, statuses: &[GroupStatus], balance: &mut Balance) {
-        let reachable = self.reachable.borrow().clone();
-        let may_lead = |(node, record): (&CoreNodeId, &NodeRecord)| {
-            let in_service = match record.phase {
-                NodePhase::Joining | NodePhase::Active => true,
-                NodePhase::Draining | NodePhase::Leaving => false,
-            };
-            let there = node.0 == self.me || reachable.get(&node.0).copied().unwrap_or(false);
-            (in_service && there).then_some(node.0)
-        };
-        let eligible: BTreeSet<NodeId> = state.nodes().iter().filter_map(may_lead).collect();
+        let own = self.standing.borrow().clone();
+        let eligible = may_lead(state, (self.me, &own), &self.neighbours.borrow());
         let quiet = balance.quiet(statuses);
         if eligible.contains(&self.me) && !quiet {
             return;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use espalier_cluster::{Cluster, ClusterConfig, Formation, StartError};
+use espalier_cluster::{ChangeError, Cluster, ClusterConfig, Formation, StartError};
 use espalier_orchestrator_core::NodeId;
 use espalier_orchestrator_core::state::{MetaOp, NodePhase, Sealed};
 use espalier_shards::{GroupId, Settings};
@@ -19,13 +19,18 @@ const CLUSTER: &str = "c0ffeec0ffeec0ffeec0ffeec0ffee00";
 const SHARDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Addresses that nobody uses, of ports that the system gives to no outgoing connection: a node that starts
+/// again finds its own free.
 fn addresses(count: usize) -> Vec<String> {
-    let held: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().unwrap().to_string())
-        .collect()
+    let mut free = Vec::new();
+    while free.len() < count {
+        let port = rand::random_range(10_000..32_000_u16);
+        let address = format!("127.0.0.1:{port}");
+        if !free.contains(&address) && TcpListener::bind(&address).is_ok() {
+            free.push(address);
+        }
+    }
+    free
 }
 
 fn config(dir: &Path, address: &str, formation: Formation) -> ClusterConfig {
@@ -160,18 +165,18 @@ async fn a_node_joins_votes_and_another_leaves_for_good() {
     let addresses = addresses(4);
     let mut nodes = founded(dir.path(), &addresses[..3]).await;
     let joining = tokio::spawn(start(config(dir.path(), &addresses[3], Formation::Join)));
-    let mut added = nodes[1].add_node(&addresses[3]).await;
+    let mut added = nodes[1].handle().add_node(&addresses[3]).await;
     // It may not listen yet.
     let deadline = Instant::now() + PATIENCE;
     while added.is_err() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        added = nodes[1].add_node(&addresses[3]).await;
+        added = nodes[1].handle().add_node(&addresses[3]).await;
     }
     assert_eq!(added.unwrap(), 4);
     nodes.push(joining.await.unwrap().unwrap());
     until("the fourth", || all_active(&nodes[3], &[1, 2, 3, 4])).await;
 
-    nodes[3].set_phase(1, NodePhase::Leaving).await.unwrap();
+    nodes[3].handle().remove_node(1).await.unwrap();
     until("the departure", || all_active(&nodes[3], &[2, 3, 4])).await;
     let voters: BTreeSet<u64> = [2, 3, 4].into();
     until("the groups without it", || {
@@ -181,7 +186,28 @@ async fn a_node_joins_votes_and_another_leaves_for_good() {
             .all(|status| status.voters == voters)
     })
     .await;
+    let removed = nodes[0].handle();
+    let told = tokio::time::timeout(PATIENCE, removed.removed()).await;
+    assert!(told.is_ok(), "nobody told the node that it is out");
     nodes.remove(0).shutdown().await;
+    let again = nodes[2].handle().remove_node(1).await;
+    assert!(
+        matches!(again, Err(ChangeError::UnknownNode(1))),
+        "{again:?}"
+    );
+    // Even without its data it does not come back as who it was.
+    let founder = config(
+        dir.path(),
+        &addresses[0],
+        Formation::Bootstrap(addresses[..3].to_vec()),
+    );
+    std::fs::remove_dir_all(&founder.dir).unwrap();
+    let refused = start(founder).await;
+    assert!(
+        matches!(refused, Err(StartError::Removed { node: 1 })),
+        "{:?}",
+        refused.err()
+    );
     nodes[2].change(secret("after")).await.unwrap();
     assert_eq!(
         nodes[2].current_meta().await.unwrap().unused_node_id(),
@@ -254,6 +280,142 @@ async fn a_minority_refuses_and_a_wrong_cluster_is_not_let_in() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_leads_nothing_until_that_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses(3);
+    let nodes = founded(dir.path(), &addresses).await;
+    until("all three", || all_active(&nodes[0], &[1, 2, 3])).await;
+    let asked = nodes[1].handle();
+    until("its neighbours", || {
+        let neighbours = asked.neighbours();
+        let neighbours = neighbours.borrow();
+        neighbours.values().filter(|it| it.reachable).count() == 2
+    })
+    .await;
+    asked.drain_node(1, false).await.unwrap();
+    let leads_nothing = |node: u64| {
+        let statuses = nodes[1].statuses();
+        statuses
+            .iter()
+            .all(|status| status.leader.is_some_and(|leader| leader != node))
+    };
+    until("its leaders elsewhere", || leads_nothing(1)).await;
+    // Nor is it given one.
+    let leader = nodes[0].meta().status().leader.unwrap();
+    let leading = nodes
+        .iter()
+        .find(|node| node.identity().node == leader)
+        .unwrap();
+    let refused = leading.handle().transfer(GroupId::META, 1).await;
+    assert!(
+        matches!(refused, Err(ChangeError::CannotLead { node: 1, .. })),
+        "{refused:?}"
+    );
+    asked.drain_node(1, true).await.unwrap();
+    until("its share again", || !leads_nothing(1)).await;
+    assert!(matches!(
+        asked.drain_node(9, false).await,
+        Err(ChangeError::UnknownNode(9))
+    ));
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_about_to_stop_hands_over_first_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses(3);
+    let nodes = founded(dir.path(), &addresses).await;
+    until("all three", || all_active(&nodes[0], &[1, 2, 3])).await;
+    until("its share", || nodes[0].handle().leads() > 0).await;
+    let (ending, other) = (nodes[0].handle(), nodes[1].handle());
+    ending.tell_sessions(7);
+    until("its word", || {
+        let neighbours = other.neighbours();
+        let neighbours = neighbours.borrow();
+        neighbours
+            .get(&1)
+            .is_some_and(|it| it.standing.sessions == 7)
+    })
+    .await;
+    let begun = Instant::now();
+    ending.hand_over().await;
+    println!("all leaderships handed over after {:?}", begun.elapsed());
+    assert_eq!(ending.leads(), 0);
+    until("its word", || other.is_ending(1)).await;
+    // The balance of the others gives it nothing back.
+    let quiet = Instant::now() + Duration::from_secs(4);
+    until("a while", || {
+        assert_eq!(ending.leads(), 0);
+        Instant::now() > quiet
+    })
+    .await;
+    let last = other.remove_node(1).await;
+    assert!(last.is_ok(), "{last:?}");
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_not_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses(4);
+    let mut nodes = founded(dir.path(), &addresses[..3]).await;
+    until("all three", || all_active(&nodes[0], &[1, 2, 3])).await;
+    let asked = nodes[0].handle();
+    let nobody = asked.add_node(&addresses[3]).await;
+    assert!(
+        matches!(nobody, Err(ChangeError::Unanswered { .. })),
+        "{nobody:?}"
+    );
+    let present = asked.add_node(&addresses[1]).await;
+    assert!(
+        matches!(present, Err(ChangeError::Present { node: 2, .. })),
+        "{present:?}"
+    );
+    // A node alone is nobody's to take.
+    let mut alone = config(dir.path(), &addresses[3], Formation::Alone);
+    "another".clone_into(&mut alone.cluster);
+    let alone = start(alone).await.unwrap();
+    until("itself", || all_active(&alone, &[1])).await;
+    let unfit = asked.add_node(&addresses[3]).await;
+    assert!(matches!(unfit, Err(ChangeError::Unfit { .. })), "{unfit:?}");
+    assert!(matches!(
+        alone.handle().remove_node(1).await,
+        Err(ChangeError::NoMajority { .. })
+    ));
+    assert!(matches!(
+        alone.handle().drain_node(1, false).await,
+        Err(ChangeError::NobodyElse(1))
+    ));
+    alone.shutdown().await;
+    // With one of three gone, it is the one that may go for good.
+    nodes.pop().unwrap().shutdown().await;
+    until("its absence", || {
+        let neighbours = asked.neighbours();
+        let neighbours = neighbours.borrow();
+        neighbours.get(&3).is_some_and(|it| !it.reachable)
+    })
+    .await;
+    assert!(matches!(
+        asked.remove_node(2).await,
+        Err(ChangeError::NoMajority { node: 2, .. })
+    ));
+    asked.remove_node(3).await.unwrap();
+    until("its departure", || all_active(&nodes[1], &[1, 2])).await;
+    assert_eq!(
+        nodes[0].current_meta().await.unwrap().unused_node_id(),
+        NodeId(4),
+        "what was refused has cost no id"
+    );
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
 /// The environment variable that turns a test process into a node: directory, own address, all addresses.
 const AS_NODE: &str = "ESPALIER_TEST_NODE";
 
@@ -303,22 +465,26 @@ async fn killed_leaders_are_replaced_at_once() {
     for round in 0..5_u64 {
         until("all three", || all_active(&node, &[1, 2, 3])).await;
         let victim = round % 2 + 2;
-        let reachable = node.reachable();
-        until("its presence", || {
-            reachable.borrow().get(&victim) == Some(&true)
-        })
-        .await;
+        let neighbours = node.neighbours();
+        let there = || {
+            neighbours
+                .borrow()
+                .get(&victim)
+                .is_some_and(|it| it.reachable)
+        };
+        until("its presence", there).await;
         let deadline = Instant::now() + PATIENCE;
         while node.meta().status().leader != Some(victim) {
             assert!(Instant::now() < deadline, "node {victim} never led");
             if node.meta().status().leader == Some(1) {
-                node.transfer(GroupId::META, victim).await;
+                // Another attempt follows.
+                drop(node.handle().transfer(GroupId::META, victim).await);
             } else if let Some(other) = node.meta().status().leader {
                 // Its leader is the other child: it hands over when it is asked to end nothing else.
-                let mut state = node.set_phase(other, NodePhase::Draining).await;
+                let mut state = node.handle().drain_node(other, false).await;
                 until("the move", || node.meta().status().leader != Some(other)).await;
                 while state.is_err() || !all_active(&node, &[1, 2, 3]) {
-                    state = node.set_phase(other, NodePhase::Active).await;
+                    state = node.handle().drain_node(other, true).await;
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

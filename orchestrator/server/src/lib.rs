@@ -7,7 +7,7 @@
 //! Map: `config` what a node needs to know · `store` the node's own files · `registry` the cluster's
 //! state · `seal` secrets in it · `directory` the channels ·
 //! `channel` one actor round one engine · `owner` the shards that this node leads · `gateway` the peers'
-//! sessions · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
+//! sessions · `moving` sends them elsewhere · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
 //! `status` errors to statuses · `layers` what every call passes · `admin`, `metrics` what operators see.
 
 mod access;
@@ -23,6 +23,7 @@ mod layers;
 mod link_service;
 mod link_wire;
 mod metrics;
+mod moving;
 mod node;
 mod owner;
 mod ownership;

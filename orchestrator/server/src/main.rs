@@ -53,11 +53,12 @@ fn main() -> std::process::ExitCode {
 
 async fn program(args: Args) -> Result<(), Failure> {
     let config = configuration(&args)?;
+    let advice = Advice::of(&config);
     // Caught from here on, so that a signal during the start is not lost.
     let mut asked_to_end = std::pin::pin!(shutdown());
     // A node that waits for others, or to be added to a cluster, may wait for long.
     let node = tokio::select! {
-        node = Box::pin(Node::start(config)) => node.map_err(|error| start_failure(&error))?,
+        node = Box::pin(Node::start(config)) => node.map_err(|error| advice.on_start(&error))?,
         signal = &mut asked_to_end => {
             tracing::info!(?signal, "the node ends before it has begun");
             return Ok(());
@@ -68,9 +69,17 @@ async fn program(args: Args) -> Result<(), Failure> {
         announce("ESPALIER_TOKEN", token);
     }
     tracing::info!(address = %node.address(), admin = ?node.admin_address(), "the node serves");
-    let signal = asked_to_end.await;
-    tracing::info!(?signal, "the node ends");
+    let removed = tokio::select! {
+        signal = asked_to_end => {
+            tracing::info!(?signal, "the node ends");
+            false
+        }
+        () = node.removed() => true,
+    };
     node.shutdown().await;
+    if removed {
+        return Err(advice.on_removal());
+    }
     Ok(())
 }
 
@@ -86,30 +95,76 @@ fn configuration(args: &Args) -> Result<NodeConfig, Failure> {
         .map_err(|failure| failure.next("see deploy/node.toml for every key that there is"))
 }
 
-fn start_failure(error: &StartError) -> Failure {
-    let failure = match error {
-        StartError::Tls(_) => Failure::usage("the node did not start"),
-        StartError::Store(_)
-        | StartError::Temporary(_)
-        | StartError::Cluster(_)
-        | StartError::Secrets(_)
-        | StartError::Listen { .. }
-        | StartError::Threads(_)
-        | StartError::Issuer(_)
-        | StartError::Reflection(_) => Failure::failed("the node did not start"),
-    };
-    let failure = failure.caused_by(error);
-    match error {
-        StartError::Listen { address, .. } => failure.next(format!(
-            "stop what listens on {address}, or choose another address (--listen with --dev)"
-        )),
-        StartError::Store(_)
-        | StartError::Temporary(_)
-        | StartError::Cluster(_)
-        | StartError::Secrets(_)
-        | StartError::Tls(_)
-        | StartError::Threads(_)
-        | StartError::Issuer(_)
-        | StartError::Reflection(_) => failure,
+/// What to do about a node that does not start, or was removed.
+struct Advice {
+    /// Where the node's part in its cluster is kept.
+    data: PathBuf,
+    /// Where the other nodes reach it; `None`: it is a cluster of one.
+    advertise: Option<String>,
+}
+
+impl Advice {
+    fn of(config: &NodeConfig) -> Self {
+        let data_dir = config.data_dir.clone().unwrap_or_default();
+        let place = config.cluster.as_ref();
+        Self {
+            data: data_dir.join("cluster"),
+            advertise: place.map(|place| place.advertise.clone()),
+        }
+    }
+
+    fn on_start(&self, error: &StartError) -> Failure {
+        let failure = match error {
+            StartError::Tls(_) => Failure::usage("the node did not start"),
+            // Trying again would not help: the service's unit must not.
+            StartError::Cluster(cause) if cause.needs_a_new_id() => {
+                Failure::usage("the node did not start")
+            }
+            StartError::Store(_)
+            | StartError::Temporary(_)
+            | StartError::Cluster(_)
+            | StartError::Secrets(_)
+            | StartError::Listen { .. }
+            | StartError::Threads(_)
+            | StartError::Issuer(_)
+            | StartError::Reflection(_) => Failure::failed("the node did not start"),
+        };
+        let failure = failure.caused_by(error);
+        match error {
+            StartError::Listen { address, .. } => failure.next(format!(
+                "stop what listens on {address}, or choose another address (--listen with --dev)"
+            )),
+            StartError::Cluster(cause) if cause.needs_a_new_id() => failure.next(self.new_id()),
+            StartError::Store(_)
+            | StartError::Temporary(_)
+            | StartError::Cluster(_)
+            | StartError::Secrets(_)
+            | StartError::Tls(_)
+            | StartError::Threads(_)
+            | StartError::Issuer(_)
+            | StartError::Reflection(_) => failure,
+        }
+    }
+
+    fn on_removal(&self) -> Failure {
+        Failure::usage("the node has ended")
+            .because("it was removed from its cluster, which uses no id twice")
+            .next(self.new_id())
+    }
+
+    /// How a node gets a new id; nothing is deleted on the way.
+    fn new_id(&self) -> String {
+        let data = self.data.display();
+        match &self.advertise {
+            Some(advertise) => format!(
+                "to have it join under a new id: `espalier cluster status` at another node, and `espalier cluster \
+                 remove ID` if the old id is still listed; `mv {data} {data}.old`; take `bootstrap` out of this \
+                 node's configuration; start it; `espalier cluster add {advertise}`"
+            ),
+            None => format!(
+                "put a backup in its place: `mv {data} {data}.damaged`, and copy the backup's there. Without one, \
+                 the node starts empty once {data} is out of the way: its channels have to be made again"
+            ),
+        }
     }
 }

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use espalier_cluster::{Cluster, ClusterConfig, DEFAULT_SHARDS, Formation};
+use espalier_cluster::{Cluster, ClusterConfig, ClusterHandle, DEFAULT_SHARDS, Formation};
 use espalier_proto::cluster::v1::gateway_link_service_server::GatewayLinkServiceServer;
 use espalier_proto::v1;
 use espalier_proto::v1::channel_service_server::ChannelServiceServer;
+use espalier_proto::v1::cluster_service_server::ClusterServiceServer;
 use espalier_proto::v1::peer_service_server::PeerServiceServer;
 use espalier_proto::v1::signer_service_server::SignerServiceServer;
 use espalier_proto::v1::topology_service_server::TopologyServiceServer;
@@ -32,8 +33,8 @@ use tracing::Level;
 use crate::access::Access;
 use crate::admin::{self, Admin};
 use crate::api::{
-    ChannelApi, GuardedSigner, MAX_PEER_MESSAGE, MAX_REQUEST, PeerApi, PeerNode, Router,
-    TopologyApi,
+    ChannelApi, ClusterApi, GuardedSigner, MAX_PEER_MESSAGE, MAX_REQUEST, PeerApi, PeerNode,
+    Router, TopologyApi,
 };
 use crate::api_token::{ApiTokens, TokenHash};
 use crate::channel::Arbiters;
@@ -43,12 +44,13 @@ use crate::late_routes::LateRoutes;
 use crate::layers::GateLayer;
 use crate::link_service::LinkService;
 use crate::metrics;
+use crate::moving::Mover;
 use crate::ownership::{Clustered, Ownership};
 use crate::registry::{NodeSecrets, Registry, SecretsError};
 use crate::store::{DataDir, StoreError, on_disk};
 use crate::ticket::TicketKey;
 
-/// How long a peer is told that it has to find another node.
+/// How long a peer is told that it has when there is no other node to go to.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long open calls may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -85,6 +87,7 @@ struct Running {
     ready: Arc<AtomicBool>,
     stopping: CancellationToken,
     servers: Vec<JoinHandle<()>>,
+    stop_grace: Duration,
     // Held until everything that writes into it has ended.
     _data: DataDir,
 }
@@ -160,9 +163,10 @@ impl Node {
         let (late, beside) = LateRoutes::new();
         let membership = membership(&config, &data, &key, address);
         let cluster = Box::pin(Cluster::start(membership, beside, stopping.clone())).await?;
-        let registry = Arc::new(Registry::new(cluster.handle(), &key.seal));
+        let place = cluster.handle();
+        let registry = Arc::new(Registry::new(place.clone(), &key.seal));
         let secrets = registry.secrets().await?;
-        let own = Clustered::new(cluster.handle(), Arc::clone(&registry));
+        let own = Clustered::new(place.clone(), Arc::clone(&registry));
         let own_groups = told.is_none();
         let (ownership, nodes) = match told {
             Some(told) => (told.ownership, told.listener),
@@ -177,15 +181,26 @@ impl Node {
                 directory.settled().await;
             }
         };
-        if tokio::time::timeout(SETTLE, settled).await.is_err() {
-            tracing::warn!(
-                "some shards have no owner yet; what belongs to them is refused until they have"
-            );
+        tokio::select! {
+            settled = tokio::time::timeout(SETTLE, settled) => if settled.is_err() {
+                tracing::warn!(
+                    "some shards have no owner yet; what belongs to them is refused until they have"
+                );
+            },
+            () = place.removed() => return Err(removed(&place)),
         }
 
         let ready = Arc::new(AtomicBool::new(true));
         let tls = config.tls.is_some();
+        let mover = Mover::new(
+            Arc::clone(&directory),
+            place.clone(),
+            config.limits.moves_per_second,
+        );
+        let moving = stopping.clone();
+        tokio::spawn(async move { moving.run_until_cancelled(mover.run()).await });
         let shared = Serving {
+            cluster: &place,
             directory: &directory,
             health: &health,
             stopping: &stopping,
@@ -214,6 +229,7 @@ impl Node {
             ready,
             stopping,
             servers,
+            stop_grace: config.limits.stop_grace,
             _data: data,
         };
         Ok(Self {
@@ -256,8 +272,14 @@ impl Node {
         self.admin_token.as_deref()
     }
 
-    /// Ends in order: tells peers to go elsewhere, ends their sessions, the signers, the actors, the
-    /// listeners; removes temporary data.
+    /// Waits until another node says that this one is out of its cluster for good.
+    pub async fn removed(&self) {
+        self.running.cluster.handle().removed().await;
+    }
+
+    /// Ends in order: has other nodes own what it owns, so that the trees are looked after all the time; sends
+    /// its peers to other nodes; ends the sessions, the signers, the actors, the listeners; removes temporary
+    /// data.
     pub async fn shutdown(self) {
         let Running {
             directory,
@@ -266,17 +288,20 @@ impl Node {
             ready,
             stopping,
             servers,
+            stop_grace,
             _data,
         } = self.running;
         ready.store(false, Ordering::Relaxed);
         set_serving(&health, false).await;
-        let within_ms = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
-        let drain = v1::notice::Kind::Drain(v1::Drain { within_ms });
-        for channel in directory.all() {
-            channel.board.broadcast(v1::Notice { kind: Some(drain) });
-        }
-        if directory.ownership().endpoints().len() > 1 {
-            moved_away(&directory).await;
+        cluster.handle().hand_over().await;
+        if directory.ownership().endpoints().is_empty() {
+            let within_ms = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
+            let drain = v1::notice::Kind::Drain(v1::Drain { within_ms });
+            for channel in directory.all() {
+                channel.board.broadcast(v1::Notice { kind: Some(drain) });
+            }
+        } else {
+            moved_away(&directory, stop_grace).await;
         }
         // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
@@ -323,26 +348,22 @@ fn membership(
     }
 }
 
-/// Waits until the peers have gone to other nodes, each at a moment of its own choice, or their time is up.
-async fn moved_away(directory: &Directory) {
-    let sessions = || -> usize {
-        let channels = directory.all();
-        channels
-            .iter()
-            .map(|channel| channel.board.sessions())
-            .sum()
-    };
+/// Waits until the peers have gone to other nodes, as they are told to, or their time is up.
+async fn moved_away(directory: &Directory, grace: Duration) {
     let gone = async {
-        while sessions() > 0 {
+        while directory.sessions() > 0 {
             tokio::time::sleep(DRAIN / 40).await;
         }
     };
-    if tokio::time::timeout(DRAIN, gone).await.is_err() {
-        tracing::warn!(
-            sessions = sessions(),
-            "some peers have not gone to another node in time"
-        );
+    if tokio::time::timeout(grace, gone).await.is_err() {
+        let sessions = directory.sessions();
+        tracing::warn!(sessions, "some peers have not gone to another node in time");
     }
+}
+
+fn removed(place: &ClusterHandle) -> StartError {
+    let node = place.identity().node;
+    StartError::Cluster(espalier_cluster::StartError::Removed { node })
 }
 
 fn data_path(config: &NodeConfig) -> Result<(PathBuf, Option<TempDir>), StartError> {
@@ -397,6 +418,7 @@ fn serve_admin(
 
 /// What the listeners share with the node.
 struct Serving<'a> {
+    cluster: &'a ClusterHandle,
     directory: &'a Arc<Directory>,
     health: &'a HealthReporter,
     stopping: &'a CancellationToken,
@@ -490,6 +512,8 @@ fn routes(
     let channels = ChannelServiceServer::new(channels).max_decoding_message_size(MAX_REQUEST);
     let topology = TopologyServiceServer::new(TopologyApi::new(Arc::clone(directory), router))
         .max_decoding_message_size(MAX_REQUEST);
+    let cluster = ClusterServiceServer::from_arc(Arc::new(ClusterApi::new(shared.cluster.clone())))
+        .max_decoding_message_size(MAX_REQUEST);
     let statements = StatementService::new(Arc::clone(directory), ServiceLimits::default());
     let signer = SignerServiceServer::new(GuardedSigner::new(statements, Arc::clone(&access)))
         .max_decoding_message_size(MAX_REQUEST);
@@ -521,11 +545,13 @@ fn routes(
     nodes
         .add_service(links)
         .add_service(channels.clone())
-        .add_service(topology.clone());
+        .add_service(topology.clone())
+        .add_service(cluster.clone());
     let mut routes = tonic::service::Routes::builder();
     routes
         .add_service(api_only.layer(channels))
         .add_service(api_only.layer(topology))
+        .add_service(api_only.layer(cluster))
         .add_service(signer)
         .add_service(peers)
         .add_service(health)
@@ -555,6 +581,7 @@ async fn set_serving(health: &HealthReporter, serving: bool) {
         "",
         "espalier.v1.ChannelService",
         "espalier.v1.TopologyService",
+        "espalier.v1.ClusterService",
         "espalier.v1.PeerService",
         "espalier.v1.SignerService",
     ];

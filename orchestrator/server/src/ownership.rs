@@ -32,7 +32,7 @@ pub(crate) trait Ownership: Send + Sync + 'static {
     fn leading(&self, shard: ShardId) -> watch::Receiver<Option<u64>>;
     /// A connection to what another node serves to nodes.
     fn transport(&self, node: NodeId) -> Option<Channel>;
-    /// Where peers find the nodes, this one among them; empty when only this one is known.
+    /// Where peers find the nodes that take them, this one among them if it does; empty when no other does.
     fn endpoints(&self) -> Vec<String>;
     /// Where the shard's decisions are kept.
     fn log(&self, shard: ShardId) -> Arc<dyn Log>;
@@ -135,20 +135,26 @@ impl Ownership for Clustered {
     }
 
     fn endpoints(&self) -> Vec<String> {
-        let endpoints: Vec<String> = self.cluster.meta().read(|_, state| {
-            let nodes = state.nodes().values();
-            let serving = nodes.filter(|node| match node.phase {
+        let nodes: Vec<(NodeId, String)> = self.cluster.meta().read(|_, state| {
+            let nodes = state.nodes().iter();
+            let wanted = nodes.filter(|(_, record)| match record.phase {
                 NodePhase::Joining | NodePhase::Active => true,
                 NodePhase::Draining | NodePhase::Leaving => false,
             });
-            serving
-                .filter_map(|node| node.addresses.public.first().cloned())
+            wanted
+                .filter_map(|(node, record)| {
+                    Some((*node, record.addresses.public.first()?.clone()))
+                })
                 .collect()
         });
-        if endpoints.len() > 1 {
-            endpoints
-        } else {
-            Vec::new()
+        let serving = nodes
+            .into_iter()
+            .filter(|(node, _)| !self.cluster.is_ending(node.0));
+        let (ids, endpoints): (Vec<_>, Vec<_>) = serving.unzip();
+        // Nobody need be told of the node that tells it.
+        match ids.iter().any(|node| *node != self.this()) {
+            true => endpoints,
+            false => Vec::new(),
         }
     }
 

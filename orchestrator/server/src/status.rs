@@ -3,12 +3,15 @@
 //! Invariant: a status says what the caller did or can do, and nothing of what is inside; what went wrong
 //! inside is logged here, once.
 
+mod cluster;
+
 use core::time::Duration;
 use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+pub(crate) use self::cluster::{ClusterError, shard_name};
 use crate::channel::HandleError;
 use crate::registry::RegistryError;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use espalier_orchestrator_core::NodeId as CoreNodeId;
@@ -17,17 +18,22 @@ use espalier_shards::{
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt};
+use futures::{Stream, StreamExt};
 use openraft_rt_tokio::TokioRuntime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::identity::Identity;
 use crate::snapshots::DiskSnapshots;
+use crate::standing::Standing;
 use crate::wire::{Append, decode, encode};
+
+/// How often a watching node is told what has changed, at the most.
+const SAY_INTERVAL: Duration = Duration::from_millis(250);
 
 type Served = Arc<dyn Inbound<TokioRuntime, DiskSnapshots>>;
 /// The meta group as this node runs it.
@@ -44,6 +50,7 @@ pub(crate) struct Incoming {
     groups: RwLock<BTreeMap<GroupId, Served>>,
     meta: OnceLock<MetaGroup>,
     guest: Guest,
+    standing: watch::Receiver<Standing>,
     stopping: CancellationToken,
 }
 
@@ -52,6 +59,7 @@ impl Incoming {
         cluster: String,
         boot: u64,
         guest: Guest,
+        standing: watch::Receiver<Standing>,
         stopping: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Incoming {
@@ -61,6 +69,7 @@ impl Incoming {
             groups: RwLock::new(BTreeMap::new()),
             meta: OnceLock::new(),
             guest,
+            standing,
             stopping,
         })
     }
@@ -89,6 +98,18 @@ impl Incoming {
         match phase {
             Some(NodePhase::Active | NodePhase::Draining | NodePhase::Leaving) => true,
             Some(NodePhase::Joining) | None => false,
+        }
+    }
+
+    /// What is said to a node that watches this one.
+    fn presence_reply(&self, from: NodeId) -> proto::PresenceReply {
+        let gone = |state: &MetaState| state.is_gone(CoreNodeId(from));
+        let meta = self.meta.get();
+        proto::PresenceReply {
+            boot: self.boot,
+            had_data: self.knows_with_data(from),
+            removed: meta.is_some_and(|meta| meta.read(|_, state| gone(state))),
+            standing: Some(self.standing.borrow().to_wire()),
         }
     }
 
@@ -231,16 +252,10 @@ impl RaftService for RaftApi {
         request: Request<proto::PresenceRequest>,
     ) -> Result<Response<Self::PresenceStream>, Status> {
         self.0.admit(request.get_ref().to.as_ref())?;
-        let had_data = self.0.knows_with_data(request.get_ref().from);
-        let hello = Ok(proto::PresenceReply {
-            boot: self.0.boot,
-            had_data,
-        });
+        let from = request.get_ref().from;
         let end = self.0.stopping.clone().cancelled_owned();
-        let silence = end.into_stream().filter_map(|()| std::future::ready(None));
-        Ok(Response::new(
-            futures::stream::iter([hello]).chain(silence).boxed(),
-        ))
+        let replies = presence_replies(Arc::clone(&self.0), from).take_until(end);
+        Ok(Response::new(replies.map(Ok).boxed()))
     }
 
     async fn propose(
@@ -294,14 +309,39 @@ impl RaftService for RaftApi {
                 "this node has the key of another cluster",
             ));
         }
-        if let Some(known) = self.0.node.get().filter(|known| **known != node) {
-            return Err(Status::already_exists(format!(
-                "this is node {known} already"
-            )));
+        match self.0.node.get() {
+            Some(known) if *known != node => {
+                let message = format!("this is node {known} of this cluster already");
+                return Err(Status::already_exists(message));
+            }
+            None if node == 0 => return Ok(Response::new(proto::Invited {})),
+            Some(_) | None => {}
         }
         (self.0.guest)(Identity::new(cluster, node, shards)).await?;
         Ok(Response::new(proto::Invited {}))
     }
+}
+
+/// What is said to a node that watches this one: at once, and when it has changed. That the node is about to
+/// stop is said without delay.
+fn presence_replies(
+    incoming: Arc<Incoming>,
+    from: NodeId,
+) -> impl Stream<Item = proto::PresenceReply> + Send {
+    let said = (incoming, None::<proto::PresenceReply>);
+    futures::stream::unfold(said, move |(incoming, said)| async move {
+        let mut standing = incoming.standing.clone();
+        loop {
+            let reply = incoming.presence_reply(from);
+            if said.as_ref() != Some(&reply) {
+                return Some((reply.clone(), (incoming, Some(reply))));
+            }
+            let ending = standing.borrow().ending;
+            let soon = standing.wait_for(|now| now.ending != ending);
+            // It does not matter which of the two it was.
+            drop(timeout(SAY_INTERVAL, soon).await);
+        }
+    })
 }
 
 /// Proposes a meta entry on this node, if it leads, under its own term.

@@ -1,4 +1,5 @@
-//! Watches one other node by an idle call on a connection of its own, for the reset path.
+//! Watches one other node by a call that stays open on a connection of its own, for the reset path, and hears
+//! on it what the node says of itself.
 //!
 //! When the call breaks, a connection is tried at once: refused means that nobody listens there any more;
 //! anything else (no route, no answer) means nothing, and the election timeouts decide.
@@ -12,13 +13,43 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::lines::{CONNECT, Lines, client};
+use crate::standing::Standing;
 
 /// Pauses between attempts to reach a node that is gone.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a watch tells, of which node.
-pub(crate) type Told = (NodeId, LinkEvent);
+pub(crate) type Told = (NodeId, News);
+
+/// What a watch tells.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// Of the connection.
+    Link(LinkEvent),
+    /// What the node says.
+    Says {
+        /// Of itself.
+        standing: Standing,
+        /// This node is out of the cluster.
+        removed: bool,
+    },
+}
+
+impl From<LinkEvent> for News {
+    fn from(event: LinkEvent) -> Self {
+        News::Link(event)
+    }
+}
+
+impl From<proto::PresenceReply> for News {
+    fn from(reply: proto::PresenceReply) -> Self {
+        News::Says {
+            standing: Standing::from_wire(reply.standing.unwrap_or_default()),
+            removed: reply.removed,
+        }
+    }
+}
 
 /// Watches until the receiver is gone.
 pub(crate) async fn watch(
@@ -33,18 +64,25 @@ pub(crate) async fn watch(
     loop {
         let begun = Instant::now();
         let event = match open(&lines, me, node, &address).await {
-            Ok(Opened { boot, mut stream }) => {
+            Ok(Opened { first, mut stream }) => {
+                let boot = first.boot;
                 let same = known_boot.replace(boot).is_none_or(|known| known == boot);
                 let opened = if same {
                     LinkEvent::Opened
                 } else {
                     LinkEvent::OpenedToAnother
                 };
-                if tell.send((node, opened)).await.is_err() {
+                if tell.send((node, opened.into())).await.is_err()
+                    || tell.send((node, first.into())).await.is_err()
+                {
                     return;
                 }
                 // Ends with the other process, or with the connection.
-                while let Ok(Some(_)) = stream.message().await {}
+                while let Ok(Some(reply)) = stream.message().await {
+                    if tell.send((node, reply.into())).await.is_err() {
+                        return;
+                    }
+                }
                 Some(LinkEvent::Broken)
             }
             Err(Unopened::Refused) => Some(LinkEvent::Refused),
@@ -55,7 +93,7 @@ pub(crate) async fn watch(
         }
         let broken = event == Some(LinkEvent::Broken);
         if let Some(event) = event
-            && tell.send((node, event)).await.is_err()
+            && tell.send((node, event.into())).await.is_err()
         {
             return;
         }
@@ -69,7 +107,7 @@ pub(crate) async fn watch(
 }
 
 struct Opened {
-    boot: u64,
+    first: proto::PresenceReply,
     stream: tonic::Streaming<proto::PresenceReply>,
 }
 
@@ -95,8 +133,8 @@ async fn open(lines: &Lines, me: NodeId, node: NodeId, address: &str) -> Result<
     };
     let call = async {
         let mut stream = client(line).presence(request).await.ok()?.into_inner();
-        let boot = stream.message().await.ok()??.boot;
-        Some(Opened { boot, stream })
+        let first = stream.message().await.ok()??;
+        Some(Opened { first, stream })
     };
     match tokio::time::timeout(CONNECT, call).await {
         Ok(Some(opened)) => Ok(opened),

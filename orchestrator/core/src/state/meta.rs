@@ -148,6 +148,11 @@ impl MetaState {
         NodeId(highest.unwrap_or_default().0.saturating_add(1))
     }
 
+    /// Returns whether a node of this id was there and is gone.
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        self.inner.used.contains(&node)
+    }
+
     /// Returns the hash of all of it: equal on two replicas if and, accidents aside, only if they are.
     pub fn hash(&self) -> StateHash {
         StateHash::of(Kind::Meta, &*self.inner)

@@ -51,12 +51,17 @@ impl Router {
         if owner == self.ownership.this() {
             return Ok(Place::Here);
         }
-        if request.metadata().contains_key(FORWARDED) {
+        if is_forwarded(request) {
             return Err(HandleError::NoOwner.into());
         }
         let transport = self.ownership.transport(owner);
         Ok(Place::There(transport.ok_or(HandleError::NoOwner)?))
     }
+}
+
+/// Whether another node forwarded a call.
+pub(super) fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
 }
 
 /// The same call, for another node. Its token was checked here.

@@ -1,6 +1,8 @@
 //! The gRPC services: they check requests, call the node, and translate the answers.
 
 mod channel_service;
+mod cluster_service;
+mod cluster_view;
 mod forward;
 mod paging;
 mod peer_service;
@@ -10,6 +12,7 @@ mod topology_service;
 mod watch;
 
 pub(crate) use channel_service::ChannelApi;
+pub(crate) use cluster_service::ClusterApi;
 pub(crate) use forward::Router;
 pub(crate) use peer_service::{PeerApi, PeerNode};
 pub(crate) use signer_service::GuardedSigner;

@@ -29,6 +29,10 @@ pub struct Limits {
     pub report_interval: Duration,
     /// How long a resume ticket holds.
     pub ticket_lifetime: Duration,
+    /// Peers that arrive at other nodes in a second, at the most, because this one sends them there.
+    pub moves_per_second: u32,
+    /// How long a node that was asked to end waits for its peers to be elsewhere.
+    pub stop_grace: Duration,
 }
 
 impl Default for Limits {
@@ -45,6 +49,8 @@ impl Default for Limits {
             max_upload_bps: 100_000_000_000,
             report_interval: Duration::from_secs(1),
             ticket_lifetime: Duration::from_secs(24 * 3600),
+            moves_per_second: 1_000,
+            stop_grace: Duration::from_secs(10),
         }
     }
 }
@@ -100,6 +106,18 @@ impl Limits {
                 default.ticket_lifetime.as_secs(),
                 60,
                 30 * 86_400,
+            )),
+            moves_per_second: section.number(
+                "moves_per_second",
+                default.moves_per_second,
+                1,
+                1_000_000,
+            ),
+            stop_grace: Duration::from_millis(section.number(
+                "stop_grace_ms",
+                millis(default.stop_grace),
+                0,
+                3_600_000,
             )),
         }
     }

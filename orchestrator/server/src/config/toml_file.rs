@@ -248,7 +248,7 @@ mod tests {
         );
         assert_eq!(
             limits.matches(" = ").count(),
-            11,
+            13,
             "a limit is missing from the sample"
         );
     }

@@ -143,6 +143,15 @@ impl Directory {
         self.read().values().cloned().collect()
     }
 
+    /// How many sessions there are at this node.
+    pub(crate) fn sessions(&self) -> usize {
+        let channels = self.read();
+        channels
+            .values()
+            .map(|channel| channel.board.sessions())
+            .sum()
+    }
+
     /// Makes a channel; or returns the one that is there, if it is what is wanted.
     pub(crate) async fn create(
         self: &Arc<Self>,

@@ -8,6 +8,7 @@
 mod admission;
 mod gate;
 mod line;
+mod move_pace;
 mod remote;
 mod session;
 mod signal_desk;
@@ -17,6 +18,7 @@ mod switchboard;
 pub(crate) use admission::Admission;
 pub(crate) use gate::Gate;
 pub(crate) use line::{Closing, Line, Outgoing};
+pub(crate) use move_pace::MovePace;
 pub(crate) use session::{Session, SessionStart};
 pub(crate) use signal_posts::SignalPosts;
 pub(crate) use switchboard::{Joining, Switchboard, clock_ms};

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::gate::{Gate, sleep_or_forever};
 use super::line::{Closing, Line};
+use super::move_pace::WITHIN;
 use super::signal_desk::SignalDesk;
 use super::signal_posts::SignalPosts;
 use crate::channel::HandleError;
@@ -29,6 +30,8 @@ use crate::translate;
 
 /// Hints of this many peers are kept besides those of the sessions' neighbours.
 const SPARE_HINTS: usize = 1_024;
+/// A peer that did not go elsewhere when it was told to is told again after this time.
+const SEND_AGAIN: Duration = Duration::from_secs(5);
 
 /// The sessions of one channel.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ struct Seat {
     welcome: Option<(v1::Welcome, oneshot::Sender<()>)>,
     /// The peers that it was last told of.
     neighbours: BTreeSet<PeerId>,
+    /// When it was last told to go elsewhere.
+    sent_elsewhere: Option<Instant>,
 }
 
 /// A session that is about to be.
@@ -148,6 +153,7 @@ impl Switchboard {
             line,
             welcome: Some((welcome, admitted)),
             neighbours,
+            sent_elsewhere: None,
         };
         if let Some(old) = inner.seats.insert(peer, seat) {
             old.line.close(superseded());
@@ -308,6 +314,25 @@ impl Switchboard {
                 seat.line.send(Kind::Notice(notice));
             }
         }
+    }
+
+    /// Tells up to so many peers to go to another node, each once in a while; returns how many it told.
+    pub(crate) fn send_elsewhere(&self, most: usize) -> usize {
+        let within_ms = u32::try_from(WITHIN.as_millis()).unwrap_or(u32::MAX);
+        let drain = v1::notice::Kind::Drain(v1::Drain { within_ms });
+        let notice = v1::Notice { kind: Some(drain) };
+        let mut inner = self.lock();
+        let due = |seat: &&mut Seat| {
+            let rests = |at: Instant| at.elapsed() < SEND_AGAIN;
+            seat.welcome.is_none() && !seat.sent_elsewhere.is_some_and(rests)
+        };
+        let mut told = 0;
+        for seat in inner.seats.values_mut().filter(due).take(most) {
+            seat.line.send(Kind::Notice(notice));
+            seat.sent_elsewhere = Some(Instant::now());
+            told += 1;
+        }
+        told
     }
 
     /// The channel is gone for good: says so, and ends every session.

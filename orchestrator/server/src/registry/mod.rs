@@ -62,9 +62,7 @@ impl From<MetaError> for RegistryError {
             MetaError::Unavailable => Self::NoLeader,
             MetaError::Unknown => Self::Unknown,
             MetaError::Refused(refusal) => Self::Refused(refusal),
-            other @ (MetaError::Answer | MetaError::Address(_) | MetaError::Invitation { .. }) => {
-                Self::Log(other.to_string())
-            }
+            other @ (MetaError::Answer | MetaError::Address(_)) => Self::Log(other.to_string()),
         }
     }
 }

@@ -4,8 +4,10 @@
 
 mod channels;
 mod cluster;
+mod cluster_service;
 mod command_line;
 mod listener;
+mod members;
 mod restart;
 mod sessions;
 mod signer_elsewhere;
