@@ -22,7 +22,7 @@ impl ClusterHandle {
     pub async fn hand_over(&self) {
         self.standing.send_modify(|own| own.ending = true);
         let until = Instant::now() + HAND_OVER;
-        while self.leads() > 0 {
+        while !self.others_lead_all() {
             let state = self.meta().read(|_, state| state.clone());
             let own = self.standing.borrow().clone();
             let me = (self.identity.node, &own);
@@ -46,6 +46,12 @@ impl ClusterHandle {
         let me = Some(self.identity.node);
         let groups = self.groups.iter();
         groups.filter(|group| group.status().leader == me).count()
+    }
+
+    fn others_lead_all(&self) -> bool {
+        let me = self.identity.node;
+        let mut groups = self.groups.iter();
+        groups.all(|group| group.status().leader.is_some_and(|leader| leader != me))
     }
 
     async fn move_all(&self, eligible: &BTreeSet<NodeId>) {

@@ -31,8 +31,9 @@ use crate::wire::Types;
 
 const STORE: &str = "raft";
 const SPOOL: &str = "spool";
-/// How long a starting node waits for the others' word on whether it had data.
-const ASK_OTHERS: Duration = Duration::from_millis(500);
+/// How long a starting node waits for another's word on whether it had data. One that is not there costs no
+/// more than its connection's time.
+const ASK_OTHERS: Duration = Duration::from_secs(3);
 
 /// Starts groups.
 pub(crate) struct Starter<'a> {

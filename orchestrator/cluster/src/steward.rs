@@ -162,18 +162,27 @@ impl Steward {
 
     /// Says where this node is, if the cluster thinks otherwise.
     async fn register(&self, state: &MetaState) {
-        let me = CoreNodeId(self.me);
-        let Some(known) = state.nodes().get(&me) else {
+        if self.moved(state).is_none() {
             return;
-        };
-        if known.addresses != self.addresses && known.phase != NodePhase::Leaving {
-            let record = NodeRecord {
-                addresses: self.addresses.clone(),
-                ..known.clone()
-            };
-            self.change(vec![MetaOp::ChangeNode { node: me, record }])
-                .await;
         }
+        // What is known here may be old: a drain that was wanted meanwhile must not be written over.
+        if let Ok(current) = self.desk.current().await
+            && let Some(op) = self.moved(&current)
+        {
+            self.change(vec![op]).await;
+        }
+    }
+
+    fn moved(&self, state: &MetaState) -> Option<MetaOp> {
+        let node = CoreNodeId(self.me);
+        let known = state.nodes().get(&node)?;
+        let addresses = self.addresses.clone();
+        let moved = known.addresses != addresses && known.phase != NodePhase::Leaving;
+        let record = NodeRecord {
+            addresses,
+            ..known.clone()
+        };
+        moved.then_some(MetaOp::ChangeNode { node, record })
     }
 
     async fn change(&self, ops: Vec<MetaOp>) {

@@ -1,7 +1,6 @@
 //! The admin listener: metrics for Prometheus, and probes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -12,12 +11,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::directory::Directory;
 use crate::metrics;
+use crate::readiness::Readiness;
 
 /// What the admin listener shows.
 #[derive(Clone)]
 pub(crate) struct Admin {
     pub(crate) directory: Arc<Directory>,
-    pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) readiness: Readiness,
     pub(crate) metrics: PrometheusHandle,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn router(admin: Admin) -> Router {
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.ready.load(Ordering::Relaxed) {
+    if admin.readiness.is_ready() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

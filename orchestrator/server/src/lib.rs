@@ -27,6 +27,7 @@ mod moving;
 mod node;
 mod owner;
 mod ownership;
+mod readiness;
 mod registry;
 mod seal;
 mod secret;

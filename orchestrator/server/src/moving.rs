@@ -1,6 +1,7 @@
 //! Sends peers to other nodes while this one is drained, leaves the cluster, or is about to stop; and says to
 //! the other nodes how many peers are here.
 //!
+//! The probes say meanwhile that the node is not ready, so that balancers in front of it send nobody here.
 //! Newcomers are let in all the same, since some know no other node: they are told of the others, and to go.
 
 use core::time::Duration;
@@ -13,6 +14,7 @@ use espalier_orchestrator_core::state::NodePhase;
 
 use crate::directory::Directory;
 use crate::gateway::MovePace;
+use crate::readiness::Readiness;
 
 /// How often peers are told to go, while they are.
 const TELL: Duration = Duration::from_millis(50);
@@ -23,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct Mover {
     directory: Arc<Directory>,
     cluster: ClusterHandle,
+    readiness: Readiness,
     arrivals_per_second: u32,
 }
 
@@ -30,11 +33,13 @@ impl Mover {
     pub(crate) fn new(
         directory: Arc<Directory>,
         cluster: ClusterHandle,
+        readiness: Readiness,
         arrivals_per_second: u32,
     ) -> Self {
         Self {
             directory,
             cluster,
+            readiness,
             arrivals_per_second,
         }
     }
@@ -42,21 +47,27 @@ impl Mover {
     /// Works for as long as the future is polled.
     pub(crate) async fn run(self) {
         let begun = Instant::now();
-        let mut pace = None;
+        let mut pace: Option<MovePace> = None;
         loop {
             let sessions = self.directory.sessions();
             self.cluster
                 .tell_sessions(u32::try_from(sessions).unwrap_or(u32::MAX));
-            if self.are_to_go() {
-                let pace = pace.get_or_insert_with(|| {
-                    tracing::info!(sessions, "peers are sent to other nodes");
-                    MovePace::new(self.arrivals_per_second)
-                });
-                self.tell(pace, begun.elapsed());
-                tokio::time::sleep(TELL).await;
-            } else {
-                pace = None;
-                tokio::time::sleep(LOOK).await;
+            let go = self.are_to_go();
+            if go != pace.is_some() {
+                tracing::info!(
+                    sessions,
+                    go,
+                    "whether peers are sent to other nodes has changed"
+                );
+                self.readiness.set(!go).await;
+                pace = go.then(|| MovePace::new(self.arrivals_per_second));
+            }
+            match &mut pace {
+                Some(pace) => {
+                    self.tell(pace, begun.elapsed());
+                    tokio::time::sleep(TELL).await;
+                }
+                None => tokio::time::sleep(LOOK).await,
             }
         }
     }

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -26,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tonic_health::server::HealthReporter;
 use tower_http::trace::{DefaultOnFailure, TraceLayer};
 use tracing::Level;
 
@@ -46,6 +44,7 @@ use crate::link_service::LinkService;
 use crate::metrics;
 use crate::moving::Mover;
 use crate::ownership::{Clustered, Ownership};
+use crate::readiness::Readiness;
 use crate::registry::{NodeSecrets, Registry, SecretsError};
 use crate::store::{DataDir, StoreError, on_disk};
 use crate::ticket::TicketKey;
@@ -83,8 +82,7 @@ pub(crate) struct Membership {
 struct Running {
     directory: Arc<Directory>,
     cluster: Cluster,
-    health: HealthReporter,
-    ready: Arc<AtomicBool>,
+    readiness: Readiness,
     stopping: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     stop_grace: Duration,
@@ -158,7 +156,7 @@ impl Node {
         let admin_listener = bind_admin(config.admin_listen).await?;
         let admin_address = admin_listener.as_ref().and_then(|it| it.local_addr().ok());
         let arbiters = Arbiters::start().map_err(StartError::Threads)?;
-        let (health, stopping) = (HealthReporter::new(), CancellationToken::new());
+        let (readiness, stopping) = (Readiness::new(), CancellationToken::new());
 
         let (late, beside) = LateRoutes::new();
         let membership = membership(&config, &data, &key, address);
@@ -190,11 +188,11 @@ impl Node {
             () = place.removed() => return Err(removed(&place)),
         }
 
-        let ready = Arc::new(AtomicBool::new(true));
         let tls = config.tls.is_some();
         let mover = Mover::new(
             Arc::clone(&directory),
             place.clone(),
+            readiness.clone(),
             config.limits.moves_per_second,
         );
         let moving = stopping.clone();
@@ -202,7 +200,7 @@ impl Node {
         let shared = Serving {
             cluster: &place,
             directory: &directory,
-            health: &health,
+            readiness: &readiness,
             stopping: &stopping,
         };
         let first_admin = TokenHash {
@@ -217,7 +215,7 @@ impl Node {
             let directory = Arc::clone(&directory);
             let admin = Admin {
                 directory,
-                ready: Arc::clone(&ready),
+                readiness: readiness.clone(),
                 metrics: metrics::install(),
             };
             servers.push(serve_admin(listener, admin, stopping.clone()));
@@ -225,8 +223,7 @@ impl Node {
         let running = Running {
             directory,
             cluster,
-            health,
-            ready,
+            readiness,
             stopping,
             servers,
             stop_grace: config.limits.stop_grace,
@@ -284,15 +281,13 @@ impl Node {
         let Running {
             directory,
             cluster,
-            health,
-            ready,
+            readiness,
             stopping,
             servers,
             stop_grace,
             _data,
         } = self.running;
-        ready.store(false, Ordering::Relaxed);
-        set_serving(&health, false).await;
+        readiness.set(false).await;
         cluster.handle().hand_over().await;
         if directory.ownership().endpoints().is_empty() {
             let within_ms = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
@@ -420,7 +415,7 @@ fn serve_admin(
 struct Serving<'a> {
     cluster: &'a ClusterHandle,
     directory: &'a Arc<Directory>,
-    health: &'a HealthReporter,
+    readiness: &'a Readiness,
     stopping: &'a CancellationToken,
 }
 
@@ -442,7 +437,7 @@ async fn serve(
         let tls = ServerTlsConfig::new().identity(identity);
         server = server.tls_config(tls).map_err(StartError::Tls)?;
     }
-    set_serving(shared.health, true).await;
+    shared.readiness.set(true).await;
     let server = server
         .layer(TraceLayer::new_for_grpc().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
         .layer(gate.clone())
@@ -527,7 +522,7 @@ fn routes(
     }))
     .max_decoding_message_size(MAX_PEER_MESSAGE);
     let health = tonic_health::pb::health_server::HealthServer::new(
-        tonic_health::server::HealthService::from_health_reporter(shared.health.clone()),
+        tonic_health::server::HealthService::from_health_reporter(shared.readiness.health()),
     );
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(espalier_proto::FILE_DESCRIPTOR_SET)
@@ -568,24 +563,4 @@ fn issuer_key(secrets: &NodeSecrets) -> Result<IssuerKey, StartError> {
         .to_pkcs8_pem(LineEnding::LF)
         .map_err(|error| StartError::Issuer(error.to_string()))?;
     IssuerKey::from_pem(pem.as_bytes()).map_err(|error| StartError::Issuer(error.to_string()))
-}
-
-async fn set_serving(health: &HealthReporter, serving: bool) {
-    let status = if serving {
-        tonic_health::ServingStatus::Serving
-    } else {
-        tonic_health::ServingStatus::NotServing
-    };
-    // The empty name is the whole server.
-    let services = [
-        "",
-        "espalier.v1.ChannelService",
-        "espalier.v1.TopologyService",
-        "espalier.v1.ClusterService",
-        "espalier.v1.PeerService",
-        "espalier.v1.SignerService",
-    ];
-    for service in services {
-        health.set_service_status(service, status).await;
-    }
 }

