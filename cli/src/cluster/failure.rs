@@ -17,8 +17,7 @@ pub(super) fn failure(what: &str, refused: &Status) -> Failure {
 
 fn advice(refused: &Status) -> Option<&'static str> {
     let details = refused.get_error_details();
-    let reason = details.error_info().map(|info| info.reason.as_str());
-    let by_reason = match reason? {
+    let advice = match details.error_info()?.reason.as_str() {
         "NODE_PRESENT" => {
             "`espalier cluster status` shows it; to put an empty node in its place, `espalier cluster remove` it first"
         }
@@ -43,13 +42,10 @@ fn advice(refused: &Status) -> Option<&'static str> {
         "NO_MAJORITY" => {
             "start the nodes that are down; `espalier cluster status --local` shows which ones this node reaches"
         }
-        _ => "",
-    };
-    match refused.code() {
-        _ if !by_reason.is_empty() => Some(by_reason),
-        Code::NotFound => {
-            Some("`espalier cluster status` shows the nodes and the shards that there are")
+        _ if refused.code() == Code::NotFound => {
+            "`espalier cluster status` shows the nodes and the shards that there are"
         }
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(advice)
 }

@@ -478,8 +478,11 @@ async fn a_node_without_its_data_is_refused_and_comes_back_under_a_new_id() {
     ] {
         assert!(text.contains(word), "{word}: {text}");
     }
-    let found = std::fs::read(&database).unwrap();
-    assert_eq!(found.len(), half, "nothing was repaired or emptied");
+    let (code, text) = place.fails();
+    assert!(
+        code == Some(64) && text.contains("damaged"),
+        "nothing was repaired or emptied: {text}"
+    );
     // Empty: under its old id it may not vote.
     let aside = data.with_extension("old");
     std::fs::rename(&data, &aside).unwrap();
