@@ -127,3 +127,41 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use espalier_proto::v1::ClusterNodeState as State;
+
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_until_nothing_is() {
+        let node = |state: State, leads, sessions| {
+            NodeRecord::from(v1::ClusterNode {
+                name: "nodes/2".to_owned(),
+                state: state.into(),
+                leads,
+                sessions,
+                ..v1::ClusterNode::default()
+            })
+        };
+        let check = |wanted: Wanted, node: Option<NodeRecord>, expect: Option<&str>| {
+            assert_eq!(wanted.missing(node.as_ref()).as_deref(), expect, "{node:?}");
+        };
+        let drained = Some(node(State::Draining, 0, 0));
+        check(Wanted::Drained, drained, None);
+        let busy = Some(node(State::Draining, 3, 17));
+        check(
+            Wanted::Drained,
+            busy,
+            Some("it leads 3 and has 17 sessions"),
+        );
+        check(Wanted::Drained, None, Some("it is not in the cluster"));
+        let joining = Some(node(State::Joining, 0, 0));
+        check(Wanted::Active, joining, Some("it is joining"));
+        check(Wanted::Active, Some(node(State::Active, 6, 0)), None);
+        let leaving = Some(node(State::Leaving, 0, 0));
+        check(Wanted::Gone, leaving, Some("it is leaving"));
+        check(Wanted::Gone, None, None);
+    }
+}

@@ -114,10 +114,15 @@ impl ResetTask {
             LinkEvent::Opened | LinkEvent::OpenedToAnother => true,
             LinkEvent::Broken | LinkEvent::Refused => false,
         };
-        self.neighbours.send_if_modified(|nodes| {
+        let changed = self.neighbours.send_if_modified(|nodes| {
             let neighbour = nodes.entry(node).or_default();
             std::mem::replace(&mut neighbour.reachable, open) != open
         });
+        match (changed, open) {
+            (true, true) => tracing::info!(node, "another node is reached"),
+            (true, false) => tracing::warn!(node, "another node is not reached any more"),
+            (false, _) => {}
+        }
     }
 
     fn hear(&self, node: NodeId, standing: Standing, removed: bool) {

@@ -416,6 +416,37 @@ async fn what_cannot_be_is_not_wanted() {
     }
 }
 
+/// Whoever is down is tried now and then, by every group, not without a pause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_down_is_not_run_against() {
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = addresses(3);
+    let mut nodes = founded(dir.path(), &addresses).await;
+    until("all three", || all_active(&nodes[0], &[1, 2, 3])).await;
+    nodes.pop().unwrap().shutdown().await;
+    // In its place somebody who hangs up at once, and counts.
+    let listener = tokio::net::TcpListener::bind(&addresses[2]).await.unwrap();
+    let mut calls = 0_u32;
+    let begun = Instant::now();
+    for number in 0..20 {
+        nodes[0].change(secret(&number.to_string())).await.unwrap();
+    }
+    let counting = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+            calls += 1;
+        }
+    };
+    // Long enough for the pauses to have their length.
+    drop(tokio::time::timeout(Duration::from_secs(3), counting).await);
+    println!("{calls} connections in {:?}", begun.elapsed());
+    assert!(calls > 0, "nobody tries whether it is back");
+    assert!(calls < 1_000, "{calls} connections in three seconds");
+    for node in nodes {
+        node.shutdown().await;
+    }
+}
+
 /// The environment variable that turns a test process into a node: directory, own address, all addresses.
 const AS_NODE: &str = "ESPALIER_TEST_NODE";
 

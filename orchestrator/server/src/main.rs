@@ -20,7 +20,7 @@ Examples:
 
 When it serves, it prints ESPALIER_ENDPOINT=… and ESPALIER_TOKEN=… on stdout, each on a line of its own.
 
-Exit codes: 0 ended when asked to, 1 failed, 64 bad usage or configuration.";
+Exit codes: 0 ended when asked to, 1 failed, 64 bad usage or configuration, or the node has to join anew.";
 
 /// Trains the viewers of live streams into trees: one node of the control plane.
 #[derive(Debug, Parser)]

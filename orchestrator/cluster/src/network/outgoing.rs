@@ -183,8 +183,15 @@ impl RaftNetworkV2<Types> for Line {
             return stream_append_sequential(self, input, option);
         }
         async move {
+            let mut input = input;
+            // openraft's pause after a failure is in this stream: with the line opened first, a node that is
+            // gone would be tried again without any.
+            let Some(first) = input.next().await else {
+                return Ok(futures::stream::empty().boxed());
+            };
+            let requests = futures::stream::iter([first]).chain(input);
             let sent = Arc::new(AtomicU64::new(0));
-            let answers = self.open_appends(input, Arc::clone(&sent)).await?;
+            let answers = self.open_appends(requests, Arc::clone(&sent)).await?;
             Ok(watched(answers, sent).boxed())
         }
         .boxed()
