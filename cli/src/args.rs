@@ -207,13 +207,24 @@ pub(crate) struct IssueArgs {
 Examples:
   espalier demo
   espalier demo --peers 20 --duration 60s
-  espalier demo --headless --duration 40s --report report.json
+  espalier demo --nodes 3
+  espalier demo --headless --nodes 3 --duration 40s --report report.json
 
-Keys: q ends it, arrows scroll. Everything that the demo starts ends with it.")]
+With --nodes 3 or 5, kill a node whose pid is shown (kill -9 PID): the others take over what it led, its peers go to
+them, and nobody's picture stops. Give the owner of the channel a try.
+
+Keys: q ends it, arrows scroll, r starts nodes again that were killed. Everything that the demo starts ends with it.
+
+The report has, among others: peers, nodes, stalls, offload; failovers: how often the channel was seen with another
+owner than before; longest_gap_ms: from ten seconds after the tree had formed, the longest time for which any
+peer's newest whole segment stayed the newest, less a segment's duration.")]
 pub(crate) struct DemoArgs {
     /// How many peers watch
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=200))]
     pub(crate) peers: u16,
+    /// How many nodes the orchestrator has: 1, 3 or 5
+    #[arg(long, default_value = "1", value_name = "NODES", value_parser = node_count)]
+    pub(crate) nodes: u8,
     /// How long to run; without it until q or Ctrl-C (headless: 60s)
     #[arg(long, value_parser = positive_duration)]
     pub(crate) duration: Option<Duration>,
@@ -258,6 +269,13 @@ pub(crate) enum TreeFormat {
     Json,
     /// For Graphviz
     Dot,
+}
+
+fn node_count(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(count @ (1 | 3 | 5)) => Ok(count),
+        Ok(_) | Err(_) => Err("a cluster has 1, 3 or 5 nodes".to_owned()),
+    }
 }
 
 fn channel_id(text: &str) -> Result<String, String> {
@@ -330,6 +348,9 @@ mod tests {
             "token issue --channel news --ttl 1h --key key.pem",
             "demo",
             "demo --peers 12 --duration 60s --headless --report report.json",
+            "demo --nodes 1",
+            "demo --nodes 3 --headless",
+            "demo --nodes 5",
             "--log-format json channel list",
             "channel list --log-format json --endpoint http://127.0.0.1:7300 --token t",
         ];
@@ -357,6 +378,9 @@ mod tests {
             "token issue --channel news --ttl 500ms",
             "demo --peers 0",
             "demo --peers 201",
+            "demo --nodes 0",
+            "demo --nodes 2",
+            "demo --nodes many",
             "demo --duration 0s",
             "demo --duration 60",
         ];

@@ -106,7 +106,7 @@ async fn show(picture: &mut watch::Receiver<ChannelPicture>) -> Result<(), Failu
                 Some(Key::Quit) | None => return Ok(()),
                 Some(Key::Up) => scroll = scroll.saturating_sub(1),
                 Some(Key::Down) => scroll = scroll.saturating_add(1),
-                Some(Key::Redraw) => {}
+                Some(Key::Restart | Key::Redraw) => {}
             },
             _ = &mut end => return Ok(()),
         }

@@ -1,12 +1,14 @@
 //! `espalier demo`: the whole of Espalier on one machine, to look at.
 //!
-//! It starts the real programs as processes (an orchestrator, peers), gives them a live stream from an
-//! origin of its own that counts what is taken from it, and shows what happens.
+//! It starts the real programs as processes (an orchestrator of one node or several, peers), gives them a live
+//! stream from an origin of its own that counts what is taken from it, and shows what happens.
 //!
 //! Invariant: nothing outlives it. Children die with this process, whatever ends it; on every orderly end they
 //! are first asked to go, and the directory with all temporary data is removed.
 
 mod audience;
+mod leadership;
+mod nodes;
 mod observer;
 mod peer_stats;
 mod picture;
@@ -14,6 +16,7 @@ mod process;
 mod programs;
 mod progress;
 mod report;
+mod rhythm;
 mod scratch;
 mod stage;
 mod stream;
@@ -30,6 +33,8 @@ use crate::output;
 use crate::terminal::{Key, Keys, Screen};
 use crate::topology::count;
 
+use leadership::Leadership;
+use nodes::Crew;
 use observer::Observer;
 use picture::Picture;
 use progress::Progress;
@@ -67,8 +72,8 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Failure> {
 
 async fn perform(stage: &mut Stage, args: &DemoArgs) -> Result<Ending, Failure> {
     let progress = Progress::new(args.headless);
-    let connection = stage.start(args, &progress).await?;
-    let (observer, mut picture) = Observer::start(stage, connection);
+    let nodes = stage.start(args, &progress).await?;
+    let (observer, mut picture) = Observer::start(stage, nodes);
     stage.observe(observer, picture.clone());
     progress.step(format!("the tree of {} peers is forming", args.peers));
     if args.headless {
@@ -77,32 +82,49 @@ async fn perform(stage: &mut Stage, args: &DemoArgs) -> Result<Ending, Failure> 
         return Ok(Ending::Over);
     }
     progress.finish();
-    show(&mut picture, args.duration).await
+    show(&mut picture, stage.crew(), args.duration).await
 }
 
-/// Watches without a screen until the time is up, and says when the tree has formed.
+/// Watches without a screen until the time is up, and says when the tree has formed and what becomes of nodes.
 async fn wait_for(picture: &mut watch::Receiver<Picture>, progress: &Progress, duration: Duration) {
-    let deadline = Instant::now() + duration;
-    let formed = picture.wait_for(|picture| picture.formed_after.is_some());
-    if let Ok(Ok(picture)) = tokio::time::timeout_at(deadline, formed).await {
-        progress.step(format!(
-            "the tree has formed after {}: depth {}, {}; watch it at {}",
-            format_args!(
-                "{:.1} s",
-                picture.formed_after.unwrap_or_default().as_secs_f64()
-            ),
-            picture.topology.max_depth(),
-            count(picture.topology.root_count(), "root"),
-            picture.url.as_deref().unwrap_or("no peer's address"),
-        ));
+    let mut end = std::pin::pin!(tokio::time::sleep(duration));
+    let mut formed = false;
+    let mut leadership = Leadership::default();
+    loop {
+        let now = picture.borrow_and_update().clone();
+        for news in now.leadership.news(&leadership) {
+            progress.step(news);
+        }
+        leadership = now.leadership.clone();
+        if !formed && now.formed_after.is_some() {
+            formed = true;
+            progress.step(said_when_formed(&now));
+            if leadership.processes.len() > 1 {
+                progress.step(view::invitation(&leadership));
+            }
+        }
+        tokio::select! {
+            changed = picture.changed() => if changed.is_err() { break },
+            () = &mut end => break,
+        }
     }
-    tokio::time::sleep_until(deadline).await;
     progress.finish();
+}
+
+fn said_when_formed(picture: &Picture) -> String {
+    format!(
+        "the tree has formed after {:.1} s: depth {}, {}; watch it at {}",
+        picture.formed_after.unwrap_or_default().as_secs_f64(),
+        picture.topology.max_depth(),
+        count(picture.topology.root_count(), "root"),
+        picture.url.as_deref().unwrap_or("no peer's address"),
+    )
 }
 
 /// Shows the picture until its time is up or a key ends it.
 async fn show(
     picture: &mut watch::Receiver<Picture>,
+    crew: &Crew,
     duration: Option<Duration>,
 ) -> Result<Ending, Failure> {
     let deadline = duration.map(|duration| Instant::now() + duration);
@@ -124,6 +146,7 @@ async fn show(
                 Some(Key::Quit) | None => return Ok(Ending::Over),
                 Some(Key::Up) => scroll = scroll.saturating_sub(1),
                 Some(Key::Down) => scroll = scroll.saturating_add(1),
+                Some(Key::Restart) => crew.restart_ended()?,
                 Some(Key::Redraw) => {}
             },
             () = time_up => return Ok(Ending::Over),

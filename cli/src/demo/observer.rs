@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::leadership::Leads;
+use super::nodes::Crew;
 use super::peer_stats::PeerStats;
 use super::picture::Picture;
 use super::stage::{CHANNEL, PeerAddress, Stage};
@@ -19,18 +21,25 @@ use crate::topology::Topology;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the nodes are looked at: a failover takes less than a second.
+const NODES_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a node may take to say who leads.
+const NODE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Tasks that keep a [`Picture`] current; they end when dropped.
 pub(crate) struct Observer {
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Observer {
     /// Starts to look at what is on the stage.
-    pub(crate) fn start(stage: &Stage, connection: Connection) -> (Self, watch::Receiver<Picture>) {
+    pub(crate) fn start(stage: &Stage, nodes: Vec<Connection>) -> (Self, watch::Receiver<Picture>) {
         let (publish, picture) =
             watch::channel(Picture::new(stage.addresses().len(), stage.stream()));
         let tasks = [
-            tokio::spawn(follow_topology(connection, publish.clone())),
+            tokio::spawn(follow_topology(nodes.clone(), publish.clone())),
+            tokio::spawn(follow_nodes(stage.crew().clone(), nodes, publish.clone())),
             tokio::spawn(measure(
                 stage.addresses().to_vec(),
                 stage.traffic(),
@@ -68,6 +77,7 @@ async fn measure(peers: Vec<PeerAddress>, traffic: Traffic, picture: watch::Send
         let stats: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
         picture.send_modify(|picture| {
             picture.update(started.elapsed(), traffic.totals(), stats);
+            picture.keep_time(unix_ms());
             if picture.url.is_none() && picture.formed_after.is_some() {
                 picture.url = deepest(&picture.topology, &peers);
             }
@@ -87,8 +97,9 @@ fn deepest(topology: &Topology, peers: &[PeerAddress]) -> Option<String> {
         .map(|address| address.url.clone())
 }
 
-async fn follow_topology(connection: Connection, picture: watch::Sender<Picture>) {
-    loop {
+/// Follows the trees at any node that shows them: while one does, there is nothing to tell them apart.
+async fn follow_topology(nodes: Vec<Connection>, picture: watch::Sender<Picture>) {
+    for connection in nodes.iter().cycle() {
         let request = v1::WatchTopologyRequest {
             channel: resource(CHANNEL),
         };
@@ -109,8 +120,46 @@ async fn follow_topology(connection: Connection, picture: watch::Sender<Picture>
             Err(status) => status.message().to_owned(),
         };
         picture.send_modify(|picture| picture.problem = Some(problem));
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(NODES_INTERVAL).await;
     }
+}
+
+/// Looks which nodes run and who leads what.
+async fn follow_nodes(crew: Crew, nodes: Vec<Connection>, picture: watch::Sender<Picture>) {
+    let mut ticks = interval(NODES_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let processes = crew.look();
+        let mut leads = None;
+        for (_, node) in processes
+            .iter()
+            .zip(&nodes)
+            .filter(|(it, _)| it.pid.is_some())
+        {
+            leads = ask_who_leads(node).await;
+            if leads.is_some() {
+                break;
+            }
+        }
+        picture.send_if_modified(|picture| {
+            let before = picture.leadership.clone();
+            picture.leadership.update(processes, leads);
+            picture.leadership != before
+        });
+    }
+}
+
+async fn ask_who_leads(node: &Connection) -> Option<Leads> {
+    let mut clusters = node.clusters();
+    let asked = clusters.get_cluster(v1::GetClusterRequest::default());
+    let answer = tokio::time::timeout(NODE_PATIENCE, asked).await.ok()?;
+    Some(answer.ok()?.into_inner().into())
+}
+
+fn unix_ms() -> i64 {
+    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// A peer's own figures are newer than those that the orchestrator passes on.

@@ -10,12 +10,21 @@ use crate::topology::Health;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The part of `/stats` that the demo shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct PeerStats {
     pub(crate) counters: CounterStats,
     pub(crate) playout: PlayoutStats,
     pub(crate) first_ms: FirstStats,
+    /// What it had whole last.
+    pub(crate) objects: Vec<ObjectStats>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ObjectStats {
+    pub(crate) kind: String,
+    pub(crate) completed_unix_ms: i64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -53,6 +62,15 @@ impl PeerStats {
         serde_json::from_slice(&body).ok()
     }
 
+    /// When segments were whole here, in milliseconds since the Unix epoch.
+    pub(crate) fn segments_completed_ms(&self) -> Vec<i64> {
+        let segments = self
+            .objects
+            .iter()
+            .filter(|object| object.kind == "segment");
+        segments.map(|object| object.completed_unix_ms).collect()
+    }
+
     /// The same in the form of the orchestrator's topology, which is some seconds older.
     pub(crate) fn health(&self) -> Health {
         let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
@@ -75,11 +93,14 @@ mod tests {
         let text = r#"{"peer": "00000000000000aa", "tracks": [],
             "counters": {"bytes_from_cdn": 1, "bytes_from_peers": 2, "cdn_requests": 3},
             "playout": {"buffer_ms": 5900, "latency_ms": 2100, "stalls": 1, "stall_ms": 40},
-            "first_ms": {"session_open": 12, "cdn_byte": null, "tree_byte": 80, "playable_playlist": 90}}"#;
+            "first_ms": {"session_open": 12, "cdn_byte": null, "tree_byte": 80, "playable_playlist": 90},
+            "objects": [{"kind": "init", "completed_unix_ms": 1},
+                        {"kind": "segment", "sequence": 4, "completed_unix_ms": 2000}]}"#;
         let stats: PeerStats = serde_json::from_str(text).unwrap();
         assert_eq!(stats.counters.bytes_from_peers, 2);
         assert_eq!(stats.first_ms.tree_byte, Some(80));
         assert_eq!(stats.health().latency_ms, 2_100);
+        assert_eq!(stats.segments_completed_ms(), [2_000]);
     }
 
     #[test]

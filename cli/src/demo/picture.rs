@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use espalier_proto::v1::NodeState;
 
+use super::leadership::Leadership;
 use super::peer_stats::PeerStats;
+use super::rhythm::Rhythm;
+use super::stream::SEGMENT;
 use crate::origin::TrafficTotals;
 use crate::topology::Topology;
 
 /// How many seconds of rates are kept.
 const HISTORY: usize = 120;
+
+/// How long a tree that has formed is put in better shape.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Media bytes that the audience has taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +62,10 @@ pub(crate) struct Picture {
     /// Where a player finds the stream.
     pub(crate) url: Option<String>,
     pub(crate) problem: Option<String>,
+    pub(crate) leadership: Leadership,
+    rhythm: Rhythm,
+    /// The longest gap in any viewer's playable edge since the tree had settled.
+    pub(crate) longest_gap: Duration,
 }
 
 impl Picture {
@@ -95,6 +105,22 @@ impl Picture {
             self.formed_after = Some(elapsed);
             self.taken_when_formed = now;
         }
+    }
+
+    /// Looks how far every peer's playable edge is; only a tree that nobody is moved in has a rhythm.
+    pub(crate) fn keep_time(&mut self, now_unix_ms: i64) {
+        let settled = self.formed_after.map(|formed| formed + SETTLING);
+        if settled.is_none_or(|settled| self.elapsed < settled) {
+            return;
+        }
+        for (peer, stats) in &self.stats {
+            let completed = stats.segments_completed_ms();
+            self.rhythm.update(peer, &completed, SEGMENT);
+        }
+        self.longest_gap = self
+            .rhythm
+            .longest(now_unix_ms, SEGMENT)
+            .max(self.longest_gap);
     }
 
     /// What was taken so far, as the origin and the peers counted it.
@@ -160,7 +186,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::demo::peer_stats::{CounterStats, FirstStats, PlayoutStats};
+    use crate::demo::peer_stats::{CounterStats, FirstStats, ObjectStats, PlayoutStats};
     use crate::topology::fixtures::topology;
 
     pub(crate) fn stats(from_peers: u64, latency_ms: u64) -> PeerStats {
@@ -180,6 +206,7 @@ pub(crate) mod tests {
                 tree_byte: Some(120),
                 playable_playlist: Some(200),
             },
+            objects: Vec::new(),
         }
     }
 
@@ -281,6 +308,31 @@ pub(crate) mod tests {
     #[test]
     fn nothing_taken_is_no_offload() {
         assert_eq!(Taken::default().offload(), None);
+    }
+
+    #[test]
+    fn gaps_count_when_the_tree_has_settled() {
+        let whole_at = |completed_unix_ms| PeerStats {
+            objects: vec![ObjectStats {
+                kind: "segment".to_owned(),
+                completed_unix_ms,
+            }],
+            ..PeerStats::default()
+        };
+        let mut young = Picture::new(2, "test");
+        young.stats.insert("a".to_owned(), whole_at(1_000));
+        young.keep_time(60_000);
+        assert_eq!(young.longest_gap, Duration::ZERO);
+        let mut picture = picture();
+        picture.stats.insert("a".to_owned(), whole_at(1_000));
+        picture.keep_time(60_000);
+        assert_eq!(picture.longest_gap, Duration::ZERO);
+        picture.elapsed = Duration::from_secs(12);
+        for (at, now) in [(60_000, 60_100), (62_700, 63_000), (64_700, 64_800)] {
+            picture.stats.insert("a".to_owned(), whole_at(at));
+            picture.keep_time(now);
+        }
+        assert_eq!(picture.longest_gap, Duration::from_millis(700));
     }
 
     #[test]

@@ -61,8 +61,14 @@ impl Recipe {
 /// A child that cannot outlive this process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    name: String,
     child: Child,
+    words: Words,
+}
+
+/// What a child says, also for those who do not own it.
+#[derive(Debug, Clone)]
+pub(crate) struct Words {
+    name: String,
     log: PathBuf,
     announced: watch::Receiver<Announced>,
 }
@@ -103,21 +109,67 @@ impl Process {
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(listen(stdout, publish));
         }
+        let name = recipe.name.clone();
         Ok(Self {
-            name: recipe.name.clone(),
             child,
-            log,
-            announced,
+            words: Words {
+                name,
+                log,
+                announced,
+            },
         })
     }
 
+    /// What the child says.
+    pub(crate) fn words(&self) -> Words {
+        self.words.clone()
+    }
+
+    /// See [`Words::announced`].
+    ///
+    /// # Errors
+    ///
+    /// If the child ends before, or the time is up; with its last log lines.
+    pub(crate) async fn announced<const N: usize>(
+        &self,
+        keys: [&str; N],
+        within: Duration,
+    ) -> Result<[String; N], Failure> {
+        self.words().announced(keys, within).await
+    }
+
+    /// What the operating system calls it; nothing once its end has been noticed.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Whether the child has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// See [`Words::failure`].
+    pub(crate) fn failure(&self, what: &str) -> Failure {
+        self.words.failure(what)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(id) = id {
+            // A child that ended in this very moment needs no signal.
+            let _already_gone = kill(Pid::from_raw(id), signal);
+        }
+    }
+}
+
+impl Words {
     /// Waits until the child has announced all of the keys, and returns their values.
     ///
     /// # Errors
     ///
     /// If it ends before, or the time is up; with its last log lines.
     pub(crate) async fn announced<const N: usize>(
-        &mut self,
+        mut self,
         keys: [&str; N],
         within: Duration,
     ) -> Result<[String; N], Failure> {
@@ -128,11 +180,6 @@ impl Process {
             Err(_elapsed) => "was not ready in time",
         };
         Err(self.failure(problem))
-    }
-
-    /// Whether the child has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     /// Says what became of the child, with its last words.
@@ -147,14 +194,6 @@ impl Process {
             failure.because(last)
         }
     }
-
-    fn signal(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id {
-            // A child that ended in this very moment needs no signal.
-            let _already_gone = kill(Pid::from_raw(id), signal);
-        }
-    }
 }
 
 /// Asks all children to end, and ends those that do not.
@@ -165,10 +204,10 @@ pub(crate) async fn stop(mut processes: Vec<Process>) {
     let deadline = Instant::now() + PATIENCE;
     join_all(processes.iter_mut().map(async |process| {
         if timeout_at(deadline, process.child.wait()).await.is_err() {
-            tracing::warn!(process = process.name, "did not end when asked to");
+            tracing::warn!(process = process.words.name, "did not end when asked to");
             process.signal(Signal::SIGKILL);
             if let Err(error) = process.child.wait().await {
-                tracing::warn!(process = process.name, %error, "its end was not seen");
+                tracing::warn!(process = process.words.name, %error, "its end was not seen");
             }
         }
     }))
@@ -228,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_ends_early_is_quoted() {
         let directory = tempfile::tempdir().unwrap();
-        let mut child = shell(directory.path(), "echo no port is free >&2; exit 1");
+        let child = shell(directory.path(), "echo no port is free >&2; exit 1");
         let text = child
             .announced(["ESPALIER_A"], SOON)
             .await
@@ -242,7 +281,7 @@ mod tests {
     async fn a_child_that_ignores_the_request_is_ended() {
         let directory = tempfile::tempdir().unwrap();
         let script = "trap '' TERM; echo ESPALIER_A=1; while :; do sleep 1; done";
-        let mut child = shell(directory.path(), script);
+        let child = shell(directory.path(), script);
         child.announced(["ESPALIER_A"], SOON).await.unwrap();
         let id = i32::try_from(child.child.id().unwrap()).unwrap();
         stop(vec![child]).await;

@@ -12,6 +12,13 @@ use crate::topology::count;
 #[derive(Debug, Serialize, PartialEq)]
 pub(crate) struct Report {
     peers: usize,
+    /// Nodes of the orchestrator that were started.
+    nodes: usize,
+    /// How often the channel was seen with another owner than before.
+    failovers: u32,
+    /// From ten seconds after the tree had formed: the longest time for which any peer's newest whole segment stayed
+    /// the newest, less a segment's duration. What a viewer without a buffer would have noticed.
+    longest_gap_ms: u128,
     roots: usize,
     max_depth: u32,
     /// Whether every peer ever had its place, and after how long.
@@ -57,6 +64,9 @@ impl Report {
         let all = || picture.stats.values();
         Self {
             peers: picture.peers,
+            nodes: picture.leadership.processes.len(),
+            failovers: picture.leadership.failovers,
+            longest_gap_ms: picture.longest_gap.as_millis(),
             roots: picture.topology.root_count(),
             max_depth: picture.max_depth,
             formed: picture.formed_after.is_some(),
@@ -83,7 +93,7 @@ impl Report {
         }
     }
 
-    /// The run in two lines, for people.
+    /// The run in three lines, for people.
     pub(crate) fn summary(&self) -> String {
         let offload = self.offload.map_or_else(
             || "no tree formed".to_owned(),
@@ -91,12 +101,19 @@ impl Report {
         );
         format!(
             "{}, {}, depth {}, {offload}, {} stalls in {:.0} s\n\
+             {}, {}, longest gap {} ms\n\
              from the CDN {}, from peers {}, to the signer {}",
             count(self.peers, "peer"),
             count(self.roots, "root"),
             self.max_depth,
             self.stalls,
             self.duration_s,
+            count(self.nodes, "node"),
+            count(
+                usize::try_from(self.failovers).unwrap_or(usize::MAX),
+                "failover"
+            ),
+            self.longest_gap_ms,
             bytes(self.cdn_bytes),
             bytes(self.p2p_bytes),
             bytes(self.signer_bytes),
@@ -126,11 +143,15 @@ fn seconds(span: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::leadership::tests::leadership;
     use crate::demo::picture::tests::picture;
 
     #[test]
     fn a_report_has_what_scripts_read() {
-        let value = serde_json::to_value(Report::of(&picture())).unwrap();
+        let mut picture = picture();
+        picture.leadership = leadership().1;
+        picture.longest_gap = Duration::from_millis(250);
+        let value = serde_json::to_value(Report::of(&picture)).unwrap();
         let table = [
             ("peers", serde_json::json!(2)),
             ("roots", serde_json::json!(1)),
@@ -143,11 +164,17 @@ mod tests {
             ("latency_ms", serde_json::json!({"p50": 50, "p95": 90})),
             ("join_ms", serde_json::json!({"p50": 200, "p95": 200})),
             ("duration_s", serde_json::json!(3.0)),
+            ("nodes", serde_json::json!(3)),
+            ("failovers", serde_json::json!(1)),
+            ("longest_gap_ms", serde_json::json!(250)),
         ];
         for (key, expected) in table {
             assert_eq!(value[key], expected, "{key}");
         }
-        assert!(Report::of(&picture()).summary().contains("offload 50.0 %"));
+        let summary = Report::of(&picture).summary();
+        for words in ["offload 50.0 %", "3 nodes, 1 failover, longest gap 250 ms"] {
+            assert!(summary.contains(words), "{summary}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use espalier_proto::v1;
 use tokio::sync::watch;
 
 use super::audience::{Viewer, audience};
+use super::nodes::Crew;
 use super::observer::Observer;
 use super::picture::Picture;
 use super::process::{self, Process, Recipe};
@@ -37,7 +38,7 @@ pub(crate) struct Stage {
     directory: Scratch,
     origin: Option<OriginServer>,
     encoder: Option<Process>,
-    orchestrator: Option<Process>,
+    crew: Crew,
     peers: Vec<Process>,
     addresses: Vec<PeerAddress>,
     stream: String,
@@ -64,7 +65,7 @@ impl Stage {
             directory,
             origin: None,
             encoder: None,
-            orchestrator: None,
+            crew: Crew::default(),
             peers: Vec::new(),
             addresses: Vec::new(),
             stream: String::new(),
@@ -72,7 +73,7 @@ impl Stage {
         })
     }
 
-    /// Starts everything, one after the other, and returns the way to the orchestrator. What has been
+    /// Starts everything, one after the other, and returns the ways to the orchestrator's nodes. What has been
     /// started belongs to the stage at once, so that it is stopped whenever this is broken off.
     ///
     /// # Errors
@@ -82,7 +83,7 @@ impl Stage {
         &mut self,
         args: &DemoArgs,
         progress: &Progress,
-    ) -> Result<Connection, Failure> {
+    ) -> Result<Vec<Connection>, Failure> {
         let programs = Programs::find()?;
         progress.doing("starting the live stream");
         let stream = LiveStream::start(args.stream, &programs, self.directory.path()).await?;
@@ -94,53 +95,60 @@ impl Stage {
         progress.step(format!("live stream: {} at {origin_url}", self.stream));
 
         progress.doing("starting the orchestrator");
-        let access = self.start_orchestrator(&programs).await?;
-        let connection = access.connect().await?;
-        progress.step(format!("orchestrator: {}", access.endpoint));
+        let connections = self.start_nodes(args.nodes, &programs).await?;
+        for node in self.crew.look() {
+            let pid = node
+                .pid
+                .map_or_else(|| "ended".to_owned(), |pid| pid.to_string());
+            let (number, endpoint) = (node.number, node.endpoint);
+            progress.step(format!("node {number}: pid {pid} at {endpoint}"));
+        }
 
         progress.doing("creating the channel");
-        let viewer_token = create_channel(&connection, origin_url).await?;
+        let viewer_token = create_channel(&connections[0], origin_url).await?;
         progress.step(format!("channel: {CHANNEL}"));
 
         let viewers = audience(args.peers, stream.uplinks);
-        self.start_peers(
-            &programs,
-            &access.endpoint,
-            &viewer_token,
-            &viewers,
-            progress,
-        )
-        .await?;
+        self.start_peers(&programs, &viewer_token, &viewers, progress)
+            .await?;
         progress.step(format!("{} peers are attached", viewers.len()));
-        Ok(connection)
+        Ok(connections)
     }
 
-    async fn start_orchestrator(&mut self, programs: &Programs) -> Result<ConnectionArgs, Failure> {
-        let words = ["--dev", "--listen", "127.0.0.1:0"];
-        let recipe = Recipe::new("orchestrator", &programs.orchestrator, words);
-        let process = Process::spawn(&programs.espalier, &recipe, self.directory.path())?;
-        let process = self.orchestrator.insert(process);
-        let [endpoint, token] = process
-            .announced(["ESPALIER_ENDPOINT", "ESPALIER_TOKEN"], READY)
-            .await?;
-        Ok(ConnectionArgs {
-            endpoint,
-            token: Some(token),
-            ca: None,
-        })
+    async fn start_nodes(
+        &mut self,
+        count: u8,
+        programs: &Programs,
+    ) -> Result<Vec<Connection>, Failure> {
+        let directory = self.directory.path();
+        let founded = self.crew.found(usize::from(count), programs, directory)?;
+        let mut connections = Vec::new();
+        for words in founded.words {
+            let [endpoint] = words.announced(["ESPALIER_ENDPOINT"], READY).await?;
+            let access = ConnectionArgs {
+                endpoint,
+                token: Some(founded.token.clone()),
+                ca: None,
+            };
+            connections.push(access.connect().await?);
+        }
+        Ok(connections)
     }
 
     /// Starts all peers before it waits for any: they come ready together.
     async fn start_peers(
         &mut self,
         programs: &Programs,
-        endpoint: &str,
         token: &str,
         viewers: &[Viewer],
         progress: &Progress,
     ) -> Result<(), Failure> {
+        let nodes = self.crew.look();
+        let mut endpoints: Vec<String> = nodes.into_iter().map(|node| node.endpoint).collect();
         for (number, viewer) in (1..).zip(viewers) {
-            let recipe = peer_recipe(&programs.peer, number, endpoint, token, *viewer);
+            let recipe = peer_recipe(&programs.peer, number, &endpoints, token, *viewer);
+            // Each knows all nodes and goes to the first: so they spread.
+            endpoints.rotate_left(1);
             let process = Process::spawn(&programs.espalier, &recipe, self.directory.path())?;
             self.peers.push(process);
         }
@@ -170,6 +178,10 @@ impl Stage {
         &self.addresses
     }
 
+    pub(crate) fn crew(&self) -> &Crew {
+        &self.crew
+    }
+
     pub(crate) fn traffic(&self) -> Traffic {
         self.origin
             .as_ref()
@@ -185,14 +197,8 @@ impl Stage {
     pub(crate) async fn stop(mut self) {
         drop(self.observer.take());
         process::stop(std::mem::take(&mut self.peers)).await;
-        process::stop(
-            self.orchestrator
-                .take()
-                .into_iter()
-                .chain(self.encoder.take())
-                .collect(),
-        )
-        .await;
+        let nodes = self.crew.dismiss().into_iter();
+        process::stop(nodes.chain(self.encoder.take()).collect()).await;
         let path = self.directory.path().to_owned();
         if let Err(error) = self.directory.close() {
             tracing::warn!(path = %path.display(), %error, "temporary files were left behind");
@@ -203,15 +209,16 @@ impl Stage {
 fn peer_recipe(
     program: &Path,
     number: usize,
-    endpoint: &str,
+    endpoints: &[String],
     token: &str,
     viewer: Viewer,
 ) -> Recipe {
+    let endpoints = endpoints.join(",");
     let upload = viewer.upload.to_string();
     let mut words = vec![
         "play",
         "--orchestrator",
-        endpoint,
+        &endpoints,
         "--channel",
         CHANNEL,
         "--listen",

@@ -19,6 +19,9 @@ const ENCODER_START: Duration = Duration::from_secs(20);
 /// How many segments must be there before peers come, so that players start at once.
 const SEGMENTS_AT_START: usize = 2;
 
+/// How long its segments are, the sample's too.
+pub(crate) const SEGMENT: Duration = Duration::from_secs(2);
+
 /// A stream that is live.
 #[derive(Debug)]
 pub(crate) struct LiveStream {

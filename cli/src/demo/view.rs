@@ -8,28 +8,93 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Borders, Gauge, Padding, Paragraph, Sparkline};
 
+use super::leadership::Leadership;
+use super::nodes::NodeProcess;
 use super::picture::{Picture, Taken};
 use crate::terminal::tree_table::{self, bytes};
+use crate::topology::count;
 
 /// Over how many seconds the rates that are shown are averaged; segments come every two seconds.
 const SMOOTH: usize = 4;
 
 /// Draws the picture on the whole screen.
 pub(crate) fn draw(frame: &mut Frame<'_>, picture: &Picture, scroll: &mut u16) {
-    let [head, figures, tree, foot] = Layout::vertical([
+    let nodes_height = nodes_height(&picture.leadership);
+    let [head, figures, nodes, tree, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(5),
+        Constraint::Length(nodes_height),
         Constraint::Min(4),
         Constraint::Length(2),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(headline(picture)), head);
     draw_figures(frame, figures, picture);
+    if nodes_height > 0 {
+        let lines: Vec<Line<'_>> = node_lines(&picture.leadership);
+        let title = format!(
+            " the nodes, {}, longest gap {} ms ",
+            count(
+                usize::try_from(picture.leadership.failovers).unwrap_or(usize::MAX),
+                "failover"
+            ),
+            picture.longest_gap.as_millis(),
+        );
+        frame.render_widget(Paragraph::new(lines).block(framed(&title)), nodes);
+    }
     let block = framed(" the tree, as the orchestrator has it ");
     let inside = block.inner(tree);
     frame.render_widget(block, tree);
     tree_table::draw(frame, inside, &picture.topology, scroll);
     frame.render_widget(Paragraph::new(footer(picture)), foot);
+}
+
+/// One node alone is nothing to look at.
+fn nodes_height(leadership: &Leadership) -> u16 {
+    match leadership.processes.len() {
+        0 | 1 => 0,
+        nodes => u16::try_from(nodes + 2).unwrap_or(u16::MAX),
+    }
+}
+
+fn node_lines(leadership: &Leadership) -> Vec<Line<'static>> {
+    let line = |node: &NodeProcess| {
+        let name = Span::from(format!("node {}  ", node.number)).bold();
+        let Some(pid) = node.pid else {
+            return Line::from(vec![name, Span::from("has ended: r starts it again").red()]);
+        };
+        let (led, groups) = leadership.leads(node);
+        let mut spans = vec![
+            name,
+            Span::from(format!("pid {pid:<8}")).green(),
+            Span::from(format!(
+                "leads {led:>2} of {groups} groups  {}",
+                node.endpoint
+            )),
+        ];
+        if leadership.owner == Some(node.number) {
+            spans.push(Span::from("  owns the channel").yellow().bold());
+        }
+        Line::from(spans)
+    };
+    leadership.processes.iter().map(line).collect()
+}
+
+/// What a person may try with several nodes.
+pub(crate) fn invitation(leadership: &Leadership) -> String {
+    let nodes = || leadership.processes.iter();
+    let owner = nodes().find(|node| leadership.owner == Some(node.number));
+    match (owner, owner.and_then(|node| node.pid)) {
+        (Some(_), Some(pid)) => format!("kill the channel's owner: kill -9 {pid}"),
+        (Some(_), None) => "another node takes the channel over".to_owned(),
+        (None, _) => {
+            let pids = nodes().filter_map(|node| node.pid.map(|pid| pid.to_string()));
+            format!(
+                "kill a node: kill -9 one of {}",
+                pids.collect::<Vec<_>>().join(", ")
+            )
+        }
+    }
 }
 
 fn headline(picture: &Picture) -> Line<'static> {
@@ -161,10 +226,12 @@ fn footer(picture: &Picture) -> Vec<Line<'static>> {
         ]),
         None => Line::from(" a player's address follows when the tree has formed").dark_gray(),
     };
-    vec![
-        watch,
-        Line::from(" q ends everything, arrows scroll").dark_gray(),
-    ]
+    let mut keys = vec![Span::from(" q ends everything, arrows scroll").dark_gray()];
+    if picture.leadership.processes.len() > 1 {
+        keys.push(Span::from(", r starts ended nodes; ").dark_gray());
+        keys.push(Span::from(invitation(&picture.leadership)).bold());
+    }
+    vec![watch, Line::from(keys)]
 }
 
 /// Bytes in a second, averaged over the seconds before.
@@ -191,6 +258,7 @@ fn clock(elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::leadership::tests::leadership;
     use crate::demo::picture::tests::picture;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
@@ -217,6 +285,34 @@ mod tests {
             "ffplay http://127.0.0.1:1/demo/master.m3u8",
         ] {
             assert!(text.contains(words), "{words} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn several_nodes_are_shown_with_what_they_lead_and_whom_to_kill() {
+        let (before, now) = leadership();
+        let mut picture = picture();
+        picture.leadership = before;
+        let text = screen(&picture, 140, 24);
+        for words in [
+            "node 2  pid 12      leads  1 of 3 groups  http://127.0.0.1:2  owns the channel",
+            "0 failovers",
+            "kill the channel's owner: kill -9 12",
+        ] {
+            assert!(text.contains(words), "{words} in\n{text}");
+        }
+        picture.leadership = now;
+        let text = screen(&picture, 140, 24);
+        for words in [
+            "node 2  has ended: r starts it again",
+            "1 failover,",
+            "http://127.0.0.1:3  owns the channel",
+            "kill -9 13",
+        ] {
+            assert!(text.contains(words), "{words} in\n{text}");
+        }
+        for (width, height) in [(1, 1), (10, 3), (40, 8)] {
+            screen(&picture, width, height);
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) enum Key {
     Quit,
     Up,
     Down,
+    /// Start again what has ended.
+    Restart,
     /// The terminal has another size.
     Redraw,
 }
@@ -88,6 +90,8 @@ fn key_meaning(key: KeyEvent) -> Option<Key> {
         Some(Key::Up)
     } else if matches!(key.code, KeyCode::Down | KeyCode::Char('j')) {
         Some(Key::Down)
+    } else if key.code == KeyCode::Char('r') && !control {
+        Some(Key::Restart)
     } else {
         None
     }
@@ -106,6 +110,8 @@ mod tests {
             (KeyCode::Char('c'), KeyModifiers::NONE, None),
             (KeyCode::Up, KeyModifiers::NONE, Some(Key::Up)),
             (KeyCode::Down, KeyModifiers::NONE, Some(Key::Down)),
+            (KeyCode::Char('r'), KeyModifiers::NONE, Some(Key::Restart)),
+            (KeyCode::Char('r'), KeyModifiers::CONTROL, None),
             (KeyCode::Enter, KeyModifiers::NONE, None),
         ];
         for (code, modifiers, expected) in table {
