@@ -63,7 +63,8 @@ fn package(tool: &str) -> &str {
     match tool {
         "ffmpeg" | "ffprobe" => "ffmpeg",
         "nginx" => "nginx-light",
-        "ip" | "tc" => "iproute2",
+        "ip" | "tc" | "ss" => "iproute2",
+        "strace" => "strace",
         _ => "util-linux",
     }
 }

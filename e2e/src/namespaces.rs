@@ -8,6 +8,7 @@
 
 use std::env;
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -102,7 +103,116 @@ fn make_hub() -> Result<()> {
     ip("link set lo up")?;
     ip("link add hub type bridge")?;
     ip(&format!("address add {HUB}/16 dev hub"))?;
-    ip("link set hub up")
+    ip("link set hub up")?;
+    ip("link add hub2 type bridge")?;
+    ip("address add 10.74.0.1/16 dev hub2")?;
+    ip("link set hub2 up")
+}
+
+/// A namespace of its own for one node, with a line to peers and one to other nodes, each of which can be cut: what is
+/// sent then is lost, and nobody is told.
+#[derive(Clone, Debug)]
+pub struct TwoLines {
+    /// Numbers the node; from 1.
+    pub number: u8,
+}
+
+/// One of a node's lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To peers and the API.
+    Public,
+    /// To the other nodes.
+    Between,
+}
+
+impl TwoLines {
+    /// The addresses for peers and for other nodes.
+    #[must_use]
+    pub fn addresses(&self) -> (IpAddr, IpAddr) {
+        let address = |net| IpAddr::from([10, net, 2, self.number]);
+        (address(73), address(74))
+    }
+
+    /// Starts a program in a namespace of its own once the lines are there.
+    ///
+    /// # Errors
+    /// The namespace or the lines cannot be made.
+    pub fn start(
+        &self,
+        name: &str,
+        program: &Path,
+        arguments: Vec<String>,
+        directory: &Path,
+    ) -> Result<Process> {
+        let mut process = gated(name, program, arguments, directory)?;
+        let mut gate = process.take_stdin().context("the gate")?;
+        wait_for_own_namespace(process.id())?;
+        inside(process.id(), "ip link set lo up")?;
+        let (public, between) = self.addresses();
+        for (side, hub, address) in [
+            (Side::Public, "hub", public),
+            (Side::Between, "hub2", between),
+        ] {
+            let outer = self.outer(side);
+            let inner = format!("{outer}i");
+            // A line of the node's last life may be on its way out.
+            let _gone: Result<()> = ip(&format!("link delete {outer}"));
+            ip(&format!(
+                "link add {outer} type veth peer name {inner} netns {}",
+                process.id()
+            ))?;
+            ip(&format!("link set {outer} master {hub} up"))?;
+            inside(
+                process.id(),
+                &format!("ip address add {address}/16 dev {inner}"),
+            )?;
+            inside(process.id(), &format!("ip link set {inner} up"))?;
+        }
+        gate.write_all(b"up\n")?;
+        Ok(process)
+    }
+
+    /// Cuts a line, or mends it.
+    ///
+    /// # Errors
+    /// The node has no such line now.
+    pub fn set(&self, side: Side, whole: bool) -> Result<()> {
+        // Taken off the bridge the line is silent at both ends; set down, the node would be told.
+        let outer = self.outer(side);
+        match (whole, side) {
+            (false, _) => ip(&format!("link set {outer} nomaster")),
+            (true, Side::Public) => ip(&format!("link set {outer} master hub")),
+            (true, Side::Between) => ip(&format!("link set {outer} master hub2")),
+        }
+    }
+
+    fn outer(&self, side: Side) -> String {
+        match side {
+            Side::Public => format!("node{}", self.number),
+            Side::Between => format!("raft{}", self.number),
+        }
+    }
+}
+
+/// Runs a command in a process's network namespace.
+///
+/// # Errors
+/// It fails.
+pub fn inside(process: u32, arguments: &str) -> Result<()> {
+    run("nsenter", &format!("--target {process} --net {arguments}"))
+}
+
+/// Starts a program in a network namespace of its own, where it waits for a line on its standard input.
+fn gated(name: &str, program: &Path, arguments: Vec<String>, directory: &Path) -> Result<Process> {
+    let mut command = Command::new(tool("unshare")?);
+    command.args(["--net", "setpriv", "--pdeathsig", "KILL", "--", "sh", "-c"]);
+    command
+        .arg("read -r line && exec \"$0\" \"$@\"")
+        .arg(program)
+        .args(arguments);
+    command.env("TMPDIR", directory);
+    Process::spawn(name, command, directory, Stdio::piped())
 }
 
 /// A namespace of its own for one process, behind a slow line.
@@ -134,13 +244,7 @@ impl Uplink {
         arguments: Vec<String>,
         directory: &Path,
     ) -> Result<Process> {
-        let mut command = Command::new(tool("unshare")?);
-        command.args(["--net", "setpriv", "--pdeathsig", "KILL", "--", "sh", "-c"]);
-        command
-            .arg("read -r line && exec \"$0\" \"$@\"")
-            .arg(program)
-            .args(arguments);
-        let mut process = Process::spawn(name, command, directory, Stdio::piped())?;
+        let mut process = gated(name, program, arguments, directory)?;
         let mut gate = process.take_stdin().context("the gate")?;
         self.connect(process.id())
             .with_context(|| format!("the line of {name}"))?;
@@ -166,7 +270,7 @@ impl Uplink {
             format!("ip link set {inner} up"),
             format!("tc qdisc add dev {inner} root {}", shaper(&self.up)),
         ] {
-            run("nsenter", &format!("--target {process} --net {arguments}"))?;
+            inside(process, &arguments)?;
         }
         Ok(())
     }

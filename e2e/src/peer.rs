@@ -56,8 +56,8 @@ pub struct Peer {
 /// What a peer needs to know of the node.
 #[derive(Clone, Debug)]
 pub struct Invitation {
-    /// The node's endpoint.
-    pub endpoint: String,
+    /// The nodes' endpoints; a peer goes to the first.
+    pub endpoints: Vec<String>,
     /// The channel's id.
     pub channel: String,
     /// A viewer's token.
@@ -76,7 +76,7 @@ impl PeerOptions {
             }
             .to_owned(),
             "--orchestrator".to_owned(),
-            invitation.endpoint.clone(),
+            invitation.endpoints.join(","),
             "--channel".to_owned(),
             invitation.channel.clone(),
             "--token".to_owned(),

@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
 
 use crate::binaries::binary;
 use crate::cdn::Cdn;
 use crate::cli::Cli;
 use crate::figures::Figures;
+use crate::ground::Ground;
 use crate::http::Http;
+use crate::joiner::Door;
 use crate::logs;
 use crate::orchestrator::{Keeping, Orchestrator};
 use crate::origin::{Form, Origin};
@@ -32,17 +35,21 @@ pub const CHANNEL: &str = "live";
 const KEEP_LOGS: &str = "ESPALIER_E2E_KEEP_LOGS";
 
 /// How long a process may take to stop in order.
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(30);
 
 /// What a scene starts with.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The stream.
     pub form: Form,
+    /// Lines of the `[limits]` of a cluster's nodes.
+    pub limits: String,
     /// How fast the CDN answers a peer's request at the most, bytes a second.
     pub cdn_rate: Option<u64>,
-    /// How the node keeps its state.
+    /// How a node alone keeps its state.
     pub keeping: Keeping,
+    /// The grounds of a cluster's nodes; none: one node alone.
+    pub cluster: Vec<Ground>,
     /// Whether `espalier-signer` signs, beside the packager, or the node.
     pub own_signer: bool,
     /// The channel's policy, TOML.
@@ -55,8 +62,10 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             form: Form::TransportStream,
+            limits: String::new(),
             cdn_rate: None,
             keeping: Keeping::Nothing,
+            cluster: Vec::new(),
             own_signer: false,
             policy: None,
             address: "127.0.0.1".to_owned(),
@@ -77,8 +86,8 @@ pub struct Scene {
     pub peers: Vec<Peer>,
     /// `espalier-signer`, if it runs.
     pub signer: Option<Process>,
-    /// The node.
-    pub orchestrator: Orchestrator,
+    /// The orchestrator's nodes.
+    pub nodes: Vec<Orchestrator>,
     /// nginx.
     pub cdn: Cdn,
     /// The stream.
@@ -133,14 +142,14 @@ impl Scene {
             &free_address(&setup.address)?,
             setup.cdn_rate,
         )?;
-        let (address, admin) = (free_address(&setup.address)?, free_address(&setup.address)?);
-        let orchestrator = Orchestrator::start(path, &address, &admin, setup.keeping)?;
-        let cli = Cli::new(&orchestrator.endpoint, &orchestrator.token)?;
+        let nodes = start_nodes(&setup, path)?;
+        let endpoints: Vec<&str> = nodes.iter().map(|node| node.endpoint.as_str()).collect();
+        let cli = Cli::of_many(&endpoints, &nodes[0].token)?;
         origin.wait_for_segments(3, Duration::from_secs(60))?;
         let origin_url = cdn.url(setup.form.entry());
         let signer = setup
             .own_signer
-            .then(|| start_signer(path, &origin_url, &setup.address))
+            .then(|| start_signer("signer", path, &origin_url, &setup.address))
             .transpose()?;
         create_channel(
             &cli,
@@ -150,9 +159,8 @@ impl Scene {
             path,
         )?;
         let token = cli.issue_token(CHANNEL)?;
-        let endpoint = orchestrator.endpoint.clone();
         let invitation = Invitation {
-            endpoint,
+            endpoints: endpoints.iter().map(|&it| it.to_owned()).collect(),
             channel: CHANNEL.to_owned(),
             token,
         };
@@ -161,7 +169,7 @@ impl Scene {
             viewers: Vec::new(),
             peers: Vec::new(),
             signer,
-            orchestrator,
+            nodes,
             cdn,
             origin,
             cli,
@@ -178,6 +186,40 @@ impl Scene {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A node that others can ask: `espalier` bound to every node but one.
+    ///
+    /// # Errors
+    /// There is no other.
+    pub fn cli_without(&self, node: usize) -> Result<Cli> {
+        let others = self.nodes.iter().enumerate().filter(|(at, _)| *at != node);
+        let others: Vec<&str> = others.map(|(_, node)| node.endpoint.as_str()).collect();
+        Cli::of_many(&others, &self.nodes[0].token)
+    }
+
+    /// Starts an `espalier-signer` for the stream, for channels beside the scene's.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn start_signer(&self, name: &str) -> Result<Process> {
+        let origin = self.cdn.url(self.setup.form.entry());
+        start_signer(name, &self.directory, &origin, &self.setup.address)
+    }
+
+    /// Creates one more channel on the scene's stream, signed by a signer of [`Self::start_signer`]; answers what admits
+    /// to it.
+    ///
+    /// # Errors
+    /// The node refuses.
+    pub fn create_channel(&self, channel: &str, signer: &Process) -> Result<Door> {
+        let origin = self.cdn.url(self.setup.form.entry());
+        let signer = signer.announced("ESPALIER_SIGNER").context("the signer")?;
+        let words = [
+            "channel", "create", channel, "--origin", &origin, "--signer", &signer,
+        ];
+        self.cli.text(&words)?;
+        Door::new(channel, &self.cli.issue_token(channel)?)
     }
 
     /// What a peer needs to know of the node.
@@ -223,7 +265,10 @@ impl Scene {
     pub fn launch_peer(&mut self, options: &PeerOptions) -> Result<Process> {
         let name = format!("peer-{}", self.launched);
         self.launched += 1;
-        Peer::launch(&name, options, &self.invitation, &self.directory)
+        let process = Peer::launch(&name, options, &self.invitation, &self.directory);
+        // Each peer knows all nodes and goes to the first: so they spread.
+        self.invitation.endpoints.rotate_left(1);
+        process
     }
 
     /// The trees now.
@@ -382,7 +427,7 @@ impl Scene {
         for peer in &mut self.peers {
             peer.process.terminate(STOP)?;
         }
-        self.orchestrator.process().terminate(STOP)?;
+        stop_nodes(&mut self.nodes)?;
         if let Some(signer) = &mut self.signer {
             signer.terminate(STOP)?;
         }
@@ -399,11 +444,45 @@ impl Scene {
     }
 }
 
-fn start_signer(directory: &Path, origin: &str, address: &str) -> Result<Process> {
-    let key = directory.join("signer.pem").display().to_string();
+/// Asks all to stop at once, as when a site is shut down: none can hand over to another for long.
+fn stop_nodes(nodes: &mut [Orchestrator]) -> Result<()> {
+    for node in &mut *nodes {
+        let number = node.number;
+        let runs = node.process().is_running()?;
+        ensure!(runs, "node {number} has ended:\n{}", node.log());
+        node.signal(Signal::SIGTERM);
+    }
+    for node in nodes {
+        let status = node.process().wait_for_end(STOP)?;
+        ensure!(
+            status.success(),
+            "node {} ended with {status} when asked to stop:\n{}",
+            node.number,
+            node.log()
+        );
+    }
+    Ok(())
+}
+
+fn start_nodes(setup: &Setup, path: &Path) -> Result<Vec<Orchestrator>> {
+    let host = &setup.address;
+    if setup.cluster.is_empty() {
+        let (address, admin) = (free_address(host)?, free_address(host)?);
+        let node = Orchestrator::start(path, &address, &admin, setup.keeping)?;
+        return Ok(vec![node]);
+    }
+    let key = path.join("key");
+    fs::create_dir_all(&key)?;
+    Cli::found_cluster(&key)?;
+    Orchestrator::found(path, &key, host, &setup.limits, setup.cluster.clone())
+}
+
+fn start_signer(name: &str, directory: &Path, origin: &str, address: &str) -> Result<Process> {
+    let key = directory.join(format!("{name}.pem"));
+    let key = key.display().to_string();
     let listen = free_address(address)?;
     let arguments = ["--origin", origin, "--key", &key, "--listen", &listen];
-    let mut signer = Process::start("signer", &binary("espalier-signer")?, arguments, directory)?;
+    let mut signer = Process::start(name, &binary("espalier-signer")?, arguments, directory)?;
     signer.wait_for_announced("ESPALIER_SIGNER", Duration::from_secs(30))?;
     Ok(signer)
 }

@@ -11,6 +11,8 @@ pub struct Stats {
     pub peer: String,
     /// Its tracks.
     pub tracks: Vec<TrackRecord>,
+    /// Of the last assignment that it obeyed.
+    pub generation: Generation,
     /// Its links.
     pub links: Vec<LinkRecord>,
     /// Since its start.
@@ -22,6 +24,17 @@ pub struct Stats {
     pub first: First,
     /// The last 64 completed objects.
     pub objects: Vec<ObjectRecord>,
+}
+
+/// An assignment's generation; a later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Generation {
+    /// The channel's.
+    pub incarnation: u64,
+    /// The owner's.
+    pub term: u64,
+    /// Of the entry in the log.
+    pub index: u64,
 }
 
 /// One track as the peer has it.

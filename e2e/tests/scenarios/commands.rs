@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use espalier_e2e::binaries::{binary, tool};
 use espalier_e2e::scene::{CHANNEL, Setup, free_address};
-use espalier_e2e::wait::wait_until;
+use espalier_e2e::wait::{observe_for, wait_until};
 use espalier_e2e::{Cli, Process, Scene};
 use nix::sys::signal::Signal;
 
@@ -23,7 +23,7 @@ fn exit_codes_are_what_scripts_expect() -> Result<()> {
     Scene::play("exit_codes", Setup::default(), |scene| {
         let nobody = format!("http://{}", free_address("127.0.0.1")?);
         let stranger = Cli::new(&nobody, "token")?;
-        let intruder = Cli::new(&scene.orchestrator.endpoint, "not-a-token")?;
+        let intruder = Cli::new(&scene.nodes[0].endpoint, "not-a-token")?;
         let check = |cli: &Cli, line: &str, expect: i32| -> Result<()> {
             let outcome = cli.run(line.split_whitespace())?;
             ensure!(
@@ -84,8 +84,11 @@ fn exit_codes_are_what_scripts_expect() -> Result<()> {
             ("espalier-peer --help".to_owned(), 0),
             ("espalier-peer play".to_owned(), 64),
             ("espalier-peer play --upload much".to_owned(), 64),
-            (peer(&invitation.endpoint, CHANNEL, "forged"), 1),
-            (peer(&invitation.endpoint, "nothing", &invitation.token), 1),
+            (peer(&invitation.endpoints[0], CHANNEL, "forged"), 1),
+            (
+                peer(&invitation.endpoints[0], "nothing", &invitation.token),
+                1,
+            ),
             (peer(&nobody, CHANNEL, &invitation.token), 69),
             ("espalier-orchestrator --help".to_owned(), 0),
             ("espalier-orchestrator".to_owned(), 64),
@@ -154,6 +157,61 @@ fn the_demo_forms_a_tree_and_leaves_nothing_behind() -> Result<()> {
     ensure!(number("max_depth")? >= 4.0, "{report}");
     ensure!(number("offload")? > 0.5, "{report}");
     expect_nothing_left("whole", scene.path())
+}
+
+#[test]
+fn a_demo_of_three_nodes_shows_whom_to_kill_and_survives_it() -> Result<()> {
+    let scene = tempfile::tempdir()?;
+    let report = scene.path().join("report.json");
+    let words = [
+        "--headless",
+        "--nodes",
+        "3",
+        "--duration",
+        "45s",
+        "--report",
+    ];
+    let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
+    arguments.push(report.display().to_string());
+    let mut demo = start_demo("cluster", &arguments, scene.path())?;
+    let said = |demo: &Process| format!("{}{}", demo.output(), demo.log());
+    let owner = wait_until(
+        "the demo says whom to kill",
+        Duration::from_secs(60),
+        || {
+            let said = said(&demo);
+            let pid = said.split_once("kill the channel's owner: kill -9 ");
+            let pid = pid.and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+            Ok(pid)
+        },
+    )
+    .with_context(|| said(&demo))?;
+    // The gaps are counted from ten seconds after the tree has formed.
+    observe_for(Duration::from_secs(12));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(owner), Signal::SIGKILL)?;
+    for words in [
+        format!("(pid {owner}) has ended"),
+        "owns the channel now".to_owned(),
+    ] {
+        wait_until(&words, Duration::from_secs(20), || {
+            Ok(said(&demo).contains(&words).then_some(()))
+        })
+        .with_context(|| said(&demo))?;
+    }
+    let status = demo.wait_for_end(Duration::from_secs(90))?;
+    ensure!(
+        status.success(),
+        "the demo ended with {status}:\n{}",
+        said(&demo)
+    );
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&report)?)?;
+    espalier_e2e::Figures::new("demo_cluster").record("report", &report)?;
+    let number = |key: &str| report.get(key).and_then(serde_json::Value::as_u64);
+    ensure!(number("nodes") == Some(3), "{report}");
+    ensure!(number("failovers").is_some_and(|it| it > 0), "{report}");
+    ensure!(number("stalls") == Some(0), "{report}");
+    ensure!(number("longest_gap_ms").is_some(), "{report}");
+    expect_nothing_left("cluster", scene.path())
 }
 
 #[test]

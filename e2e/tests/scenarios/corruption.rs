@@ -93,7 +93,7 @@ fn separation(scene: &Scene, victim: &str, offender: &str) -> Result<Option<(i64
     let link = format!("neighbour={offender} ");
     let met_ms = scene.peer(victim)?.logged_ms(&[&link, "state=Corrupt"]);
     let (accuser, suspect) = (format!("accuser={victim}"), format!("suspect={offender}"));
-    let apart_ms = scene.orchestrator.logged_ms(&[&accuser, &suspect]);
+    let apart_ms = scene.nodes[0].logged_ms(&[&accuser, &suspect]);
     Ok(met_ms.zip(apart_ms))
 }
 

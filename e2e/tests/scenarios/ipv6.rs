@@ -32,9 +32,9 @@ fn a_tree_grows_where_there_is_only_ipv6() -> Result<()> {
             Ok(scene.viewers.iter().all(played).then_some(()))
         })?;
         ensure!(
-            scene.orchestrator.endpoint.contains("[::1]"),
+            scene.nodes[0].endpoint.contains("[::1]"),
             "the node is at {}",
-            scene.orchestrator.endpoint
+            scene.nodes[0].endpoint
         );
         expect_only_roots(scene, &tree, settled_ms)?;
         scene.figures.record("depth", tree.depth())?;

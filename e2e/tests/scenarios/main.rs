@@ -2,6 +2,7 @@
 //! `cargo nextest run --release -p espalier-e2e -j1`.
 
 mod chain;
+mod cluster;
 mod commands;
 mod corruption;
 mod frozen;

@@ -26,7 +26,7 @@ fn with_the_signer_beside_the_packager_the_tree_flows_on() -> Result<()> {
     Scene::play("outage_with_signer", setup, |scene| {
         let before = begin(scene)?;
         let killed_ms = unix_ms();
-        scene.orchestrator.kill()?;
+        scene.nodes[0].kill()?;
         observe_for(OUTAGE);
         expect_only_roots(scene, &before.tree, killed_ms)?;
         for stats in scene.all_stats()? {
@@ -40,7 +40,7 @@ fn with_the_signer_beside_the_packager_the_tree_flows_on() -> Result<()> {
             let unverified = stats.objects.iter().find(|object| !object.verified);
             ensure!(unverified.is_none(), "{} has {unverified:?}", stats.peer);
         }
-        scene.orchestrator.start_again()?;
+        scene.nodes[0].start_again()?;
         expect_return(scene, &before)?;
         expect_only_roots(scene, &before.tree, killed_ms)?;
         end(scene, &before, killed_ms)
@@ -57,7 +57,7 @@ fn with_the_signer_inside_peers_bypass_and_come_back() -> Result<()> {
         let before = begin(scene)?;
         let killed_ms = unix_ms();
         let killed = Instant::now();
-        scene.orchestrator.kill()?;
+        scene.nodes[0].kill()?;
         wait_until("every peer is in bypass", Duration::from_secs(20), || {
             let bypasses = |stats: &Stats| stats.tracks.iter().all(|track| track.state == "bypass");
             Ok(scene.all_stats()?.iter().all(bypasses).then_some(()))
@@ -66,7 +66,7 @@ fn with_the_signer_inside_peers_bypass_and_come_back() -> Result<()> {
             .figures
             .record("all_in_bypass_ms", unix_ms() - killed_ms)?;
         observe_for(OUTAGE.saturating_sub(killed.elapsed()));
-        scene.orchestrator.start_again()?;
+        scene.nodes[0].start_again()?;
         expect_return(scene, &before)?;
         let back_ms = unix_ms();
         observe_for(Duration::from_secs(8));
