@@ -62,11 +62,11 @@ impl Status {
         shards.next().filter(|_| shards.next().is_none())
     }
 
-    /// Whether all nodes are there, and every group has a leader.
+    /// Whether all nodes are there and in service, and every group has a leader.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.nodes.iter().all(|node| node.reachable)
-            && self.shards.iter().all(|shard| shard.leader.is_some())
+        let serves = |node: &NodeRecord| node.reachable && node.state == "active";
+        self.nodes.iter().all(serves) && self.shards.iter().all(|shard| shard.leader.is_some())
     }
 
     /// The terms of all groups: an election raises one.

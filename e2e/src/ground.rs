@@ -11,6 +11,9 @@ use crate::binaries::tool;
 use crate::namespaces::TwoLines;
 use crate::process::Process;
 
+/// Where each sync of a slow disk is noted, in the node's directory.
+const SYNCS: &str = "syncs.strace";
+
 /// What a node runs on.
 #[derive(Clone, Debug)]
 pub enum Ground {
@@ -38,6 +41,18 @@ impl Ground {
             Self::Lines(lines) => Some(lines.addresses()),
             Self::Plain | Self::SmallDisk { .. } | Self::SlowDisk { .. } => None,
         }
+    }
+
+    /// How many syncs of a slow disk took longer, of a node that works in this directory.
+    ///
+    /// # Errors
+    /// Nothing was noted.
+    pub fn slow_syncs(directory: &Path) -> Result<usize> {
+        let text = std::fs::read_to_string(directory.join(SYNCS))?;
+        Ok(text
+            .lines()
+            .filter(|line| line.contains("(DELAYED)"))
+            .count())
     }
 
     /// Starts a node here.
@@ -69,7 +84,7 @@ impl Ground {
             }
             Self::SlowDisk { delay } => {
                 let slow = format!("inject=fdatasync,fsync:delay_exit={}", delay.as_micros());
-                let words = ["-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"];
+                let words = ["-f", "--seccomp-bpf", "-qq", "-o", SYNCS];
                 let mut all: Vec<String> = words.map(str::to_owned).to_vec();
                 all.extend(["-e".to_owned(), "trace=fdatasync,fsync".to_owned()]);
                 all.extend(["-e".to_owned(), slow, "--".to_owned()]);

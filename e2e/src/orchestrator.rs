@@ -131,6 +131,14 @@ impl Orchestrator {
         data_directory(&self.directory)
     }
 
+    /// How many syncs of its slow disk took longer.
+    ///
+    /// # Errors
+    /// It has no slow disk.
+    pub fn slow_syncs(&self) -> Result<usize> {
+        Ground::slow_syncs(&self.directory)
+    }
+
     /// Where it says how it is, if the scene can reach that.
     #[must_use]
     pub fn metrics_url(&self) -> String {

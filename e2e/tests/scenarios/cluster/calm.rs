@@ -71,7 +71,7 @@ fn a_living_leader_whose_connections_are_cut_stays() -> Result<()> {
         let load = stage.load(scene)?;
         let before = settled_terms(scene)?;
         let mut cut = 0;
-        for _ in 0..times("ESPALIER_E2E_CUTS", 5) {
+        for _ in 0..times("ESPALIER_E2E_CUTS", 3) {
             let (owner, _) = owner_of(scene, &stage.home)?;
             cut += cut_connections(scene.nodes[owner].process().id())?;
             // Several election timeouts.

@@ -72,6 +72,9 @@ fn a_cluster_goes_on_while_one_node_s_disk_is_slow() -> Result<()> {
         scene
             .figures
             .record_sample("join_ms", &joins(scene, &stage, 20)?)?;
+        let slow = scene.nodes[0].slow_syncs()?;
+        scene.figures.record("slow_syncs", slow)?;
+        ensure!(slow > 0, "no sync was slow");
         stage.expect_same_edges(&scene.cli)?;
         stage.expect_nobody_noticed(scene)
     })

@@ -47,7 +47,7 @@ fn cut_off(test: &str, scene: &str, sides: &[Side]) -> Result<()> {
     Scene::play(scene, setup, |scene| {
         let mut stage = Stage::set(scene)?;
         let (mut home, mut all) = (Vec::new(), Vec::new());
-        for _ in 0..times("ESPALIER_E2E_PARTITIONS", 5) {
+        for _ in 0..times("ESPALIER_E2E_PARTITIONS", 3) {
             wait_until_whole(scene)?;
             stage.remember(scene)?;
             let acknowledged = stage.acknowledged(scene)?;

@@ -28,12 +28,21 @@ fn a_rolling_restart_costs_no_viewer_anything() -> Result<()> {
             wait_until_whole(scene)?;
             stage.remember(scene)?;
             let began = Instant::now();
-            scene.nodes[node].signal(Signal::SIGTERM);
-            let arrivals = arrivals_until_end(scene, node)?;
+            // The first is told to stop and no more; the others are drained by command before.
+            let drained = node > 0;
+            if drained {
+                drain(scene, node, &[])?;
+            } else {
+                scene.nodes[node].signal(Signal::SIGTERM);
+            }
+            let (arrivals, ended) = arrivals_until_end(scene, node, drained)?;
             busiest = busiest.max(busiest_second(&arrivals));
-            took.push(began.elapsed().as_secs_f64() * 1000.0);
+            took.push(ended.duration_since(began).as_secs_f64() * 1000.0);
             stage.expect_same_edges(&scene.cli_without(node)?)?;
             scene.nodes[node].start_again()?;
+            if drained {
+                drain(scene, node, &["--undo"])?;
+            }
         }
         wait_until_whole(scene)?;
         stage.expect_same_edges(&scene.cli)?;
@@ -93,12 +102,34 @@ fn all_nodes_are_killed_at_once_and_without_a_signer_peers_bypass() -> Result<()
     })
 }
 
-/// Waits until a node that was asked to stop has ended; answers when sessions were opened at each of the others.
-fn arrivals_until_end(scene: &mut Scene, node: usize) -> Result<Vec<Vec<Instant>>> {
+/// `espalier cluster drain`.
+fn drain(scene: &Scene, node: usize, more: &[&str]) -> Result<()> {
+    let number = scene.nodes[node].number.to_string();
+    let mut words = vec!["cluster", "drain", &number];
+    words.extend(more);
+    scene.cli.text(&words).map(drop)
+}
+
+/// Whether a node leads nothing and has no sessions.
+fn is_drained(scene: &Scene, node: usize) -> Result<bool> {
+    let status = scene.cli.status()?;
+    let number = scene.nodes[node].number;
+    let record = status.nodes.iter().find(|record| record.node == number);
+    let record = record.context("the node in the cluster's status")?;
+    Ok(record.state == "draining" && record.leads == 0 && record.sessions == 0)
+}
+
+/// Waits until a node has ended that was asked to stop, or is drained and then asked to; answers when sessions were
+/// opened at each of the others, and when it ended.
+fn arrivals_until_end(
+    scene: &mut Scene,
+    node: usize,
+    mut draining: bool,
+) -> Result<(Vec<Vec<Instant>>, Instant)> {
     let mut before: Vec<Option<u64>> = vec![None; scene.nodes.len()];
     let mut arrivals = vec![Vec::new(); scene.nodes.len()];
     let mut ended = None;
-    wait_until(
+    let ended = wait_until(
         "the node has ended and its peers are elsewhere",
         PATIENCE,
         || {
@@ -106,6 +137,10 @@ fn arrivals_until_end(scene: &mut Scene, node: usize) -> Result<Vec<Vec<Instant>
                 let opened = sessions_opened(scene, &other.metrics_url())?;
                 let more = opened - before[at].replace(opened).unwrap_or(opened);
                 arrivals[at].extend((0..more).map(|_| Instant::now()));
+            }
+            if draining && is_drained(scene, node)? {
+                draining = false;
+                scene.nodes[node].signal(Signal::SIGTERM);
             }
             if ended.is_none() && !scene.nodes[node].process().is_running()? {
                 ended = Some(Instant::now());
@@ -116,7 +151,7 @@ fn arrivals_until_end(scene: &mut Scene, node: usize) -> Result<Vec<Vec<Instant>
     )?;
     let status = scene.nodes[node].process().wait_for_end(PATIENCE)?;
     ensure!(status.success(), "node {} ended with {status}", node + 1);
-    Ok(arrivals)
+    Ok((arrivals, ended))
 }
 
 fn sessions_opened(scene: &Scene, url: &str) -> Result<u64> {

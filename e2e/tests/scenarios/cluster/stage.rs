@@ -1,5 +1,6 @@
 //! What the cluster's scenes share.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -282,15 +283,7 @@ fn edges(tree: &Tree) -> BTreeSet<Edge> {
 
 /// Makes channels until each group has one more than the scene's own, and keeps one of each.
 fn one_channel_in_each_group(scene: &Scene, signer: &Process) -> Result<BTreeMap<String, Door>> {
-    let count = |scene: &Scene| -> Result<BTreeMap<String, u32>> {
-        let status = scene.cli.status()?;
-        let shards = status
-            .shards
-            .into_iter()
-            .filter(|shard| shard.shard != "meta");
-        Ok(shards.map(|shard| (shard.shard, shard.channels)).collect())
-    };
-    let mut before = count(scene)?;
+    let mut before = channels_by_group(scene)?;
     let mut doors = BTreeMap::new();
     for number in 0..MOST_CHANNELS {
         if doors.len() == before.len() {
@@ -298,16 +291,26 @@ fn one_channel_in_each_group(scene: &Scene, signer: &Process) -> Result<BTreeMap
         }
         let name = format!("load-{number}");
         let door = scene.create_channel(&name, signer)?;
-        let now = count(scene)?;
-        let mut more = now
-            .iter()
-            .filter(|(group, channels)| before.get(*group) < Some(channels));
-        let (group, _) = more.next().context("a group has one more channel")?;
-        if doors.contains_key(group) {
-            scene.cli.text(&["channel", "delete", &name])?;
-        } else {
-            doors.insert(group.clone(), door);
-            before = now;
+        // A node tells what it has applied, which may be late.
+        let (group, now) = wait_until("a group has one more channel", PATIENCE, || {
+            let now = channels_by_group(scene)?;
+            let mut more = now
+                .iter()
+                .filter(|(group, it)| before.get(*group) < Some(it));
+            let group = more.next().map(|(group, _)| group.clone());
+            Ok(group.map(|group| (group, now)))
+        })?;
+        match doors.entry(group) {
+            Entry::Occupied(_) => {
+                scene.cli.text(&["channel", "delete", &name])?;
+                wait_until("the channel is gone", PATIENCE, || {
+                    Ok((channels_by_group(scene)? == before).then_some(()))
+                })?;
+            }
+            Entry::Vacant(empty) => {
+                empty.insert(door);
+                before = now;
+            }
         }
     }
     ensure!(
@@ -317,4 +320,13 @@ fn one_channel_in_each_group(scene: &Scene, signer: &Process) -> Result<BTreeMap
         before.len()
     );
     Ok(doors)
+}
+
+fn channels_by_group(scene: &Scene) -> Result<BTreeMap<String, u32>> {
+    let status = wait_until("the cluster's status", PATIENCE, || {
+        Ok(Some(scene.cli.status()?))
+    })?;
+    let shards = status.shards.into_iter();
+    let shards = shards.filter(|shard| shard.shard != "meta");
+    Ok(shards.map(|shard| (shard.shard, shard.channels)).collect())
 }
