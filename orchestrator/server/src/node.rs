@@ -289,14 +289,13 @@ impl Node {
         } = self.running;
         readiness.set(false).await;
         cluster.handle().hand_over().await;
-        if directory.ownership().endpoints().is_empty() {
+        moved_away(&directory, stop_grace).await;
+        if !has_elsewhere(&directory) {
             let within_ms = u32::try_from(DRAIN.as_millis()).unwrap_or(u32::MAX);
             let drain = v1::notice::Kind::Drain(v1::Drain { within_ms });
             for channel in directory.all() {
                 channel.board.broadcast(v1::Notice { kind: Some(drain) });
             }
-        } else {
-            moved_away(&directory, stop_grace).await;
         }
         // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
@@ -343,10 +342,16 @@ fn membership(
     }
 }
 
-/// Waits until the peers have gone to other nodes, as they are told to, or their time is up.
+/// Whether there is another node that peers can go to.
+fn has_elsewhere(directory: &Directory) -> bool {
+    !directory.ownership().endpoints().is_empty()
+}
+
+/// Waits until the peers have gone to other nodes, as they are told to; until there are no others, because all
+/// of them are about to stop; or until the peers' time is up.
 async fn moved_away(directory: &Directory, grace: Duration) {
     let gone = async {
-        while directory.sessions() > 0 {
+        while directory.sessions() > 0 && has_elsewhere(directory) {
             tokio::time::sleep(DRAIN / 40).await;
         }
     };

@@ -371,6 +371,30 @@ async fn a_node_that_is_asked_to_end_hands_over_first_and_then_sends_its_peers_a
 }
 
 #[tokio::test]
+async fn nodes_that_are_all_asked_to_end_wait_for_nobody() {
+    let (_cluster, mut members) = ClusterDir::founded::<3>("stop_grace_ms = 3600000").await;
+    let origin = origin().await;
+    let request = create_request("news", &origin);
+    members[0].channels().create_channel(request).await.unwrap();
+    let viewer = members[0].viewer_token().await;
+    let mut peers = Vec::new();
+    for (number, member) in (1_u64..).zip(&members) {
+        let peer = async || {
+            FakePeer::attach(&member.transport, &viewer, open("news", number))
+                .await
+                .ok()
+        };
+        peers.push(until(peer).await);
+    }
+    for member in &members {
+        member.ask_to_end();
+    }
+    for member in &mut members {
+        assert_eq!(member.ended().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn five_nodes_with_two_dead_go_on_and_two_of_five_refuse_with_a_time_to_ask_again() {
     let (_cluster, mut members) = ClusterDir::founded::<5>("").await;
     let origin = origin().await;
