@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use openraft::async_runtime::{Select2, WatchReceiver, WatchSender};
 use openraft::type_config::alias::WatchSenderOf;
-use openraft::vote::RaftLeaderId;
 use openraft::{AsyncRuntime, ServerState};
 
 use crate::group::Inner;
@@ -32,19 +31,20 @@ async fn keep<Rt: AsyncRuntime, R: Replica, S: SnapshotStore>(
     settings: Settings,
     leadership: WatchSenderOf<Types<Rt>, Leadership>,
 ) {
-    let mut metrics = inner.raft.server_metrics();
+    // All metrics, because those of the server alone have the vote that is on the disk beside the leader that is
+    // known: while the disk is slow, a new leader with the term of an old one.
+    let mut metrics = inner.raft.metrics();
     let mut applied = inner.applied.clone();
     let mut due = settings.snapshot_log_bytes.max(latest_size(&inner).await);
     loop {
         let now = {
             let metrics = metrics.borrow_and_update();
-            let id = metrics.vote.leader_id();
             let applied = *applied.borrow_and_update();
             judge(
                 inner.node,
                 metrics.state,
                 metrics.current_leader,
-                id.term(),
+                metrics.current_term,
                 applied,
             )
         };
