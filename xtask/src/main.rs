@@ -10,6 +10,7 @@ mod demo;
 mod picture;
 mod purity;
 mod runner;
+mod soak;
 mod steps;
 mod tools;
 
@@ -32,7 +33,8 @@ Examples:
   cargo xtask demo --peers 20 --duration 2m
   cargo xtask test
   cargo xtask test --only lint
-  cargo xtask bench datapath";
+  cargo xtask bench datapath
+  cargo xtask soak --minutes 10";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,6 +54,8 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Play clusters from fresh seeds in the simulator; fails if one violates something
+    Soak(soak::SoakArgs),
     /// Make the README's picture of the running demo anew; needs tmux
     Picture {
         /// How many seconds after its start
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Test(args) => runner::run(&args),
         Command::Bench { list: true, .. } => bench::list(),
         Command::Bench { name, list: false } => bench::run(name.as_deref()),
+        Command::Soak(args) => soak::run(&args),
         Command::Picture { after } => picture::take(Duration::from_secs(after)),
     };
     match outcome {

@@ -164,16 +164,29 @@ impl Audit {
         assignment: &Assignment,
     ) {
         let generation = assignment.generation;
-        // A later owner says again what an earlier one decided.
+        // A later owner says again what an earlier one decided, perhaps before that one hears of its commit.
         let again = term > generation.term;
         let key = (channel.clone(), generation.incarnation, generation.term);
         let teller = (by.node, by.boot);
-        let known = *self.lock().tellers.entry(key).or_insert(teller);
-        if term < generation.term || (known != teller && !again) {
+        let known = if again {
+            teller
+        } else {
+            *self.lock().tellers.entry(key).or_insert(teller)
+        };
+        if term < generation.term || known != teller {
             let detail = format!(
                 "{channel} {generation}: told by {known:?} and in term {term} by {teller:?}"
             );
             self.violated("one actor a generation", detail);
+        }
+        let decided = self
+            .lock()
+            .applied
+            .get(&generation.index)
+            .map(|seen| seen.0);
+        if decided != Some(generation.term) {
+            let detail = format!("{channel} {peer} is told {generation}, which is not in the log");
+            self.violated("told after the commit", detail);
         }
         let digest = content_digest(assignment);
         let key = (channel.clone(), peer);

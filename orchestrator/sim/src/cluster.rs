@@ -71,7 +71,7 @@ impl Run {
                 World::new(&seed, plan, self.bug, &audit).run().await
             })
         }));
-        let panic = PANIC.take();
+        let panic = PANIC.take().flatten();
         let mut violation = audit.violation();
         if let (None, Some(detail)) = (&violation, panic) {
             violation = Some(Violation {
@@ -93,17 +93,25 @@ impl Run {
 }
 
 thread_local! {
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// What panicked first on this thread; `None`: nobody plays here.
+    static PANIC: RefCell<Option<Option<String>>> = const { RefCell::new(None) };
 }
 
-/// A panic is a finding of the run, wherever it happens; the first one counts.
+/// While a run is played, a panic is a finding of the run, wherever it happens; the first one counts.
 fn keep_panics_to_ourselves() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
-            let said = panic.to_string();
-            PANIC.with_borrow_mut(|first| _ = first.get_or_insert(said));
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let kept = PANIC.with_borrow_mut(|first| {
+                let first = first.as_mut()?;
+                first.get_or_insert_with(|| panic.to_string());
+                Some(())
+            });
+            if kept.is_none() {
+                before(panic);
+            }
         }));
     });
-    PANIC.set(None);
+    PANIC.set(Some(None));
 }

@@ -25,8 +25,8 @@ pub(crate) enum Fault {
     Mend,
     /// A disk writes nothing for a while.
     Stall(NodeId, Duration),
-    /// These nodes believe that a connection to that one was refused, which it was not.
-    Suspect(Vec<NodeId>, NodeId),
+    /// Nodes believe that a connection was refused, which it was not.
+    Suspect(Suspicion),
     /// Everything on the network takes long for a while.
     Storm(Duration),
     /// The network is as bad as usual.
@@ -39,6 +39,17 @@ pub(crate) enum Fault {
     Snapshot(NodeId),
     /// Everything works from now on.
     Heal,
+}
+
+/// What is believed of whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Suspicion {
+    /// Nodes of a thousand that believe it.
+    pub(crate) share: u64,
+    /// Of whom; `None`: of the leader.
+    pub(crate) whom: Option<NodeId>,
+    /// When all lines to it go down, and for how long.
+    pub(crate) cut: Option<(Duration, Duration)>,
 }
 
 impl Fault {
@@ -68,6 +79,9 @@ pub(crate) struct Plan {
     pub(crate) kept_entries: u64,
     /// How much faster or slower than time clocks may be, in a million.
     pub(crate) skew: u64,
+    /// Many appends are on their way to one node, as in production; otherwise each waits for the one before,
+    /// and they are lost and doubled one by one.
+    pub(crate) pipelined: bool,
     tempers: [u64; KINDS],
     pause: (Duration, Duration),
 }
@@ -99,8 +113,8 @@ impl Plan {
                 late: dice.below(40),
                 lost: if dice.chance(500) { dice.below(60) } else { 0 },
                 doubled: if dice.chance(500) { dice.below(100) } else { 0 },
-                fatal_votes: if dice.chance(300) {
-                    dice.range(100, 600)
+                fatal_votes: if dice.chance(400) {
+                    dice.range(200, 800)
                 } else {
                     0
                 },
@@ -118,6 +132,7 @@ impl Plan {
             } else {
                 0
             },
+            pipelined: dice.chance(650),
             tempers,
             pause: (
                 Duration::from_millis(busy / 4),
@@ -172,12 +187,13 @@ impl Plan {
                 Fault::Cut(self.lines(dice), lasts)
             }
             3 => Fault::Stall(node, dice.millis(20, 1_500)),
-            4 => {
-                let share = dice.range(200, 1_000);
-                let all = self.all_nodes().into_iter();
-                let some = all.filter(|other| *other != node && dice.chance(share));
-                Fault::Suspect(some.collect(), node)
-            }
+            4 => Fault::Suspect(Suspicion {
+                share: dice.range(400, 1_200),
+                whom: dice.chance(300).then_some(node),
+                cut: dice
+                    .chance(600)
+                    .then(|| (dice.millis(0, 40), dice.millis(100, 1_500))),
+            }),
             5 => Fault::Storm(dice.millis(100, 3_000)),
             6 => Fault::Break(dice.range(1, 12)),
             7 => Fault::Transfer(node),

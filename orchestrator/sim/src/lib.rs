@@ -23,11 +23,13 @@ mod disk;
 mod faults;
 mod linear;
 mod node;
+mod pipe;
 mod planted;
 mod replica;
 mod rest;
 mod runtime;
 mod sky;
+mod trouble;
 mod wires;
 mod world;
 

@@ -15,21 +15,25 @@ use espalier_shards::{
 };
 use futures::channel::{mpsc, oneshot};
 use futures::future::BoxFuture;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use openraft::network::{RPCOption, stream_append_sequential};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use crate::dice::Dice;
 use crate::disk::SimSnapshots;
+use crate::pipe::Route;
 use crate::runtime::{Life, NodeRuntime, spawn_in};
 
 type Rt = NodeRuntime;
+/// The answers to a stream of appends.
+type Appends<'s> =
+    openraft::base::BoxStream<'s, Result<StreamAppendResult<Types<Rt>>, RPCError<Types<Rt>>>>;
 pub(crate) type Endpoint = Arc<dyn Inbound<Rt, SimSnapshots>>;
 
 /// The longest that a call waits for its answer.
@@ -133,12 +137,13 @@ impl Sky {
         state.dice.time(fastest, slowest)
     }
 
-    /// The network as one node's group uses it.
-    pub(crate) fn network(&self, from: NodeId) -> Line {
+    /// The network as one node's group uses it; `pipelined`: with many appends on their way.
+    pub(crate) fn network(&self, from: NodeId, pipelined: bool) -> Line {
         Line {
             sky: self.clone(),
             from,
             to: from,
+            pipelined,
         }
     }
 
@@ -161,7 +166,7 @@ impl Sky {
         }
     }
 
-    fn endpoint(&self, from: NodeId, to: NodeId) -> Arrival {
+    pub(crate) fn endpoint(&self, from: NodeId, to: NodeId) -> Arrival {
         let state = self.lock();
         if state.cut.contains(&(from, to)) {
             return Arrival::Lost;
@@ -189,7 +194,8 @@ impl Sky {
     }
 }
 
-enum Arrival {
+/// What a packet finds.
+pub(crate) enum Arrival {
     Lost,
     Refused,
     There(Arc<Life>, Endpoint),
@@ -200,6 +206,7 @@ pub(crate) struct Line {
     sky: Sky,
     from: NodeId,
     to: NodeId,
+    pipelined: bool,
 }
 
 /// Why a call has no answer.
@@ -294,7 +301,7 @@ impl Granted for Voted {
 impl Granted for VoteResponse<Types<Rt>> {}
 impl Granted for TransferLeaderResponse<Types<Rt>> {}
 impl Granted for SnapshotResponse<Types<Rt>> {}
-impl Granted for openraft::raft::StreamAppendResult<Types<Rt>> {}
+impl Granted for StreamAppendResult<Types<Rt>> {}
 
 impl From<Lost> for RPCError<Types<Rt>> {
     fn from(lost: Lost) -> Self {
@@ -324,6 +331,7 @@ impl RaftNetworkFactory<Types<Rt>> for Line {
             sky: self.sky.clone(),
             from: self.from,
             to: target,
+            pipelined: self.pipelined,
         }
     }
 }
@@ -352,6 +360,25 @@ impl RaftNetworkV2<Types<Rt>> for Line {
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
             Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
         })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> openraft::base::BoxFuture<'s, Result<Appends<'s>, RPCError<Types<Rt>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<Rt>>> + OptionalSend + Unpin + 'static,
+    {
+        if !self.pipelined {
+            return stream_append_sequential(self, input, option);
+        }
+        let route = Route {
+            sky: self.sky.clone(),
+            from: self.from,
+            to: self.to,
+        };
+        async move { Ok(route.append(input) as Appends<'s>) }.boxed()
     }
 
     async fn vote(

@@ -19,7 +19,7 @@ use crate::clients::{self, Clients};
 use crate::context::{Agenda, Context, Event, Mail};
 use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::faults::{Fault, Plan};
+use crate::faults::Plan;
 use crate::node::{Clock, Me, Node, NodeEvent, start_group};
 use crate::planted::Bug;
 use crate::rest;
@@ -43,14 +43,13 @@ pub(crate) struct World {
     pub(crate) audience: Audience,
     clients: Clients,
     seed: Dice,
-    disks: BTreeMap<NodeId, Disk>,
-    lives: BTreeMap<NodeId, Arc<Life>>,
+    pub(crate) disks: BTreeMap<NodeId, Disk>,
+    pub(crate) lives: BTreeMap<NodeId, Arc<Life>>,
     boots: BTreeMap<NodeId, u64>,
     channels: Vec<ChannelId>,
-    healed_at: Option<Duration>,
+    pub(crate) healed_at: Option<Duration>,
     mails: mpsc::UnboundedReceiver<Mail>,
     fatal: mpsc::UnboundedReceiver<NodeId>,
-    fatal_votes: bool,
 }
 
 /// How a run went.
@@ -96,7 +95,6 @@ impl World {
             healed_at: None,
             mails,
             fatal,
-            fatal_votes: true,
         }
     }
 
@@ -342,11 +340,11 @@ impl World {
             kept_entries: self.plan.kept_entries,
             ..Settings::default()
         };
-        let disk = self.disks[&node].clone();
+        let (disk, pipelined) = (self.disks[&node].clone(), self.plan.pipelined);
         let (sky, audit) = (self.context.sky.clone(), self.context.audit.clone());
         let (mail, bug) = (self.context.mail.clone(), self.context.bug);
         spawn_in(Some(Arc::clone(&life)), async move {
-            let started = start_group(node, settings, &sky, &disk, &audit, bug).await;
+            let started = start_group(node, (settings, pipelined), &sky, &disk, &audit, bug).await;
             if let Some(group) = started {
                 // The world is gone only when the run is over.
                 drop(mail.unbounded_send(Mail::Started(life, group)));
@@ -372,135 +370,6 @@ impl World {
         for other in others {
             self.line(other, node, LinkEvent::OpenedToAnother);
             self.line(node, other, LinkEvent::Opened);
-        }
-    }
-
-    /// A node's idle connection to another tells something, soon, unless the line is down.
-    fn line(&mut self, at: NodeId, of: NodeId, event: LinkEvent) {
-        if self.context.sky.is_cut(at, of) || self.context.sky.is_cut(of, at) {
-            return;
-        }
-        let wait = self.context.sky.delay();
-        self.context
-            .after(wait, Event::ToNode(at, NodeEvent::Line(of, event)));
-    }
-
-    fn crash(&mut self, node: NodeId, lose_all: bool) {
-        let Some(life) = self.lives.remove(&node) else {
-            return;
-        };
-        life.end();
-        self.context.sky.detach(node);
-        self.context.boots.remove(&node);
-        let lost = self.disks[&node].crash(lose_all);
-        self.context.audit.note(node << 16 ^ lost as u64, || {
-            format!("node {node} dies, {lost} writes are lost")
-        });
-        for (wire, side) in self.context.wires.of(node, life.boot) {
-            self.context.close(wire, side);
-        }
-        if let Some(node) = self.nodes.remove(&node) {
-            // Its tasks keep their handles: nothing of it is shut down.
-            drop(node);
-        }
-        let others: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for other in others {
-            self.line(other, node, LinkEvent::Broken);
-            self.line(other, node, LinkEvent::Refused);
-        }
-    }
-
-    fn crash_voter(&mut self, node: NodeId) {
-        if self.healed_at.is_none() && self.fatal_votes {
-            self.crash(node, true);
-            let back = self.context.dice.millis(1, 40);
-            self.context.after(back, Event::Boot(node));
-        }
-    }
-
-    fn go_wrong(&mut self, fault: Fault) {
-        self.context.audit.note(0xfa017, || format!("{fault:?}"));
-        match fault {
-            Fault::Crash(node, back) => {
-                self.crash(node, false);
-                self.context.after(back, Event::Boot(node));
-            }
-            Fault::CrashAll(back) => {
-                for node in self.plan.all_nodes() {
-                    self.crash(node, false);
-                    let back = back + self.context.dice.millis(0, 300);
-                    self.context.after(back, Event::Boot(node));
-                }
-            }
-            Fault::Cut(lines, _) => {
-                for (from, to) in lines {
-                    self.context.sky.cut(from, to);
-                }
-                self.context.watch_stopped();
-            }
-            Fault::Mend => self.context.sky.heal(),
-            Fault::Stall(node, lasts) => {
-                let until = self.context.now + lasts;
-                self.disks[&node].stall(until);
-            }
-            Fault::Suspect(who, whom) => {
-                for at in who {
-                    self.line(at, whom, LinkEvent::Refused);
-                    let wait = self.context.dice.millis(20, 1_500);
-                    let event = NodeEvent::Line(whom, LinkEvent::Opened);
-                    self.context.after(wait, Event::ToNode(at, event));
-                }
-            }
-            Fault::Storm(_) => {
-                let mut weather = self.plan.weather;
-                weather.slowest *= 20;
-                self.context.sky.set_weather(weather);
-            }
-            Fault::Lull => {
-                if self.healed_at.is_none() {
-                    self.context.sky.set_weather(self.plan.weather);
-                }
-            }
-            Fault::Break(count) => {
-                for wire in self.context.wires.some(count) {
-                    self.context.break_wire(wire);
-                }
-            }
-            Fault::Transfer(to) => self.transfer(to),
-            Fault::Snapshot(node) => {
-                if let Some(node) = self.nodes.get(&node) {
-                    let group = node.me.group.clone();
-                    spawn_in(Some(Arc::clone(&node.me.life)), async move {
-                        // A group that has stopped is found elsewhere.
-                        drop(group.snapshot().await);
-                    });
-                }
-            }
-            Fault::Heal => self.heal(),
-        }
-    }
-
-    fn transfer(&self, to: NodeId) {
-        let leader = self
-            .nodes
-            .values()
-            .find(|node| node.leadership.leading_term().is_some());
-        if let Some(node) = leader {
-            let group = node.me.group.clone();
-            spawn_in(Some(Arc::clone(&node.me.life)), async move {
-                // A group that has stopped is found elsewhere.
-                drop(group.transfer(to).await);
-            });
-        }
-    }
-
-    fn heal(&mut self) {
-        self.healed_at = Some(self.context.now);
-        self.context.sky.heal();
-        self.context.sky.set_weather(self.plan.weather.fair());
-        for node in self.plan.all_nodes() {
-            let soon = self.context.dice.millis(0, 200);
-            self.context.after(soon, Event::Boot(node));
         }
     }
 

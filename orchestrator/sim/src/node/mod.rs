@@ -5,6 +5,7 @@ mod clock;
 mod flights;
 mod gateway;
 mod owner;
+mod running;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ pub(crate) struct Node {
 /// Starts a process of a node's group; to be called in a task of its life.
 pub(crate) async fn start_group(
     node: NodeId,
-    settings: Settings,
+    (settings, pipelined): (Settings, bool),
     sky: &Sky,
     disk: &Disk,
     audit: &Audit,
@@ -86,7 +87,7 @@ pub(crate) async fn start_group(
     };
     let (log, snapshots) = disk.open();
     let replica = Audited::new(node, audit.clone());
-    let network = sky.network(node);
+    let network = sky.network(node, pipelined);
     let started = if bug == Some(Bug::LeaderRestore) {
         let mut config = settings.config(GROUP.to_string()).ok()?;
         config.enable_leader_restore = Some(true);
