@@ -138,6 +138,7 @@ impl ChannelEngine {
         match event {
             ChannelEvent::SessionOpened(opened) => self.open(opened),
             ChannelEvent::SessionLost { peer, attachment } => self.lose(peer, attachment),
+            ChannelEvent::SessionSilent { peer } => self.silence(peer),
             ChannelEvent::Left { peer } => self.leave(peer),
             ChannelEvent::WantTracks { peer, tracks } => self.want(peer, tracks),
             ChannelEvent::Acknowledged { peer, generation } => {

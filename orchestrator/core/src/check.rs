@@ -40,7 +40,7 @@ pub(crate) fn told(forest: &Forest, dispatch: &Dispatch, sessions: &SessionTable
         findings: Vec::new(),
     };
     for (id, peer) in forest.peers() {
-        if forest.peer(*peer).session != sessions.is_attached(*id) {
+        if forest.peer(*peer).session != sessions.is_heard(*id) {
             check.found(
                 "session",
                 *id,

@@ -17,6 +17,12 @@ pub enum ChannelEvent {
         /// The attachment that ended; the engine ignores all but the peer's newest.
         attachment: u64,
     },
+    /// The gateway of a peer's session is not heard at the moment. The peer is neither here nor absent: it
+    /// gets no new children and is told nothing until its session is said again, or said to be lost.
+    SessionSilent {
+        /// Whose.
+        peer: PeerId,
+    },
     /// The peer said that it leaves, or its viewer's right was revoked.
     Left {
         /// Who.

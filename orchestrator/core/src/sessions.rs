@@ -19,6 +19,8 @@ const ACCEPTED_PER_SECOND: u64 = 200;
 struct Session {
     attachment: u64,
     lost_at: Option<Duration>,
+    /// Its gateway is not heard.
+    silent: bool,
 }
 
 /// The sessions of one channel.
@@ -43,6 +45,7 @@ impl SessionTable {
             Session {
                 attachment,
                 lost_at: None,
+                silent: false,
             },
         );
         if let Some(lost_at) = old.and_then(|old| old.lost_at) {
@@ -58,6 +61,7 @@ impl SessionTable {
             Session {
                 attachment: 0,
                 lost_at: Some(now),
+                silent: false,
             }
         });
     }
@@ -76,6 +80,21 @@ impl SessionTable {
         true
     }
 
+    /// Takes in that the gateway of the peer's session is not heard.
+    pub(crate) fn silence(&mut self, peer: PeerId) {
+        if let Some(session) = self.sessions.get_mut(&peer) {
+            session.silent = true;
+        }
+    }
+
+    /// Whether the peer has a session through which it can be told something now.
+    pub(crate) fn is_heard(&self, peer: PeerId) -> bool {
+        self.sessions
+            .get(&peer)
+            .is_some_and(|session| session.lost_at.is_none() && !session.silent)
+    }
+
+    /// Whether the peer has a session, as far as anybody knows.
     pub(crate) fn is_attached(&self, peer: PeerId) -> bool {
         self.sessions
             .get(&peer)

@@ -109,7 +109,7 @@ fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counter
         state: state(node),
         role: peer.role,
         upload_bps: peer.upload_bps,
-        session: sessions.is_attached(peer.id),
+        session: sessions.is_heard(peer.id),
         health: counters.last(peer.id),
     }
 }

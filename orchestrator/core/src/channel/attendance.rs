@@ -102,6 +102,18 @@ impl ChannelEngine {
         }
     }
 
+    /// Nothing reaches the peer, and its absence does not count.
+    pub(super) fn silence(&mut self, peer: PeerId) {
+        self.sessions.silence(peer);
+        self.dispatch.detach(peer);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.set_session(peer, false);
+        }
+        if let Some(known) = self.forest.find(peer) {
+            self.forest.set_session(known, false);
+        }
+    }
+
     /// Starts the clock of everybody who has no session and never had one with this engine.
     pub(super) fn count_absence(&mut self) {
         for peer in self.forest.peers().keys() {

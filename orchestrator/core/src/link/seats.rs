@@ -119,9 +119,16 @@ impl Seats {
     /// The stream is down.
     pub fn stream_lost(&mut self, from: StreamKey, now: Duration) {
         let known = self.gateways.get_mut(&from.gateway);
-        if let Some(gateway) = known.filter(|gateway| gateway.stream <= from.stream) {
-            gateway.stream = from.stream;
-            gateway.lost_at.get_or_insert(now);
+        let Some(gateway) = known.filter(|gateway| gateway.stream <= from.stream) else {
+            return;
+        };
+        gateway.stream = from.stream;
+        if gateway.lost_at.is_some() {
+            return;
+        }
+        gateway.lost_at = Some(now);
+        for peer in self.seated_where(|at| at.gateway == from.gateway) {
+            self.tell(ChannelEvent::SessionSilent { peer });
         }
     }
 
@@ -315,15 +322,17 @@ impl Seats {
     }
 
     fn lose_where(&mut self, lost: impl Fn(StreamKey) -> bool) {
-        let peers: Vec<PeerId> = self
-            .seats
-            .iter()
-            .filter(|(_, seat)| seat.at.is_some_and(&lost))
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in peers {
+        for peer in self.seated_where(lost) {
             self.lose(peer);
         }
+    }
+
+    fn seated_where(&self, chosen: impl Fn(StreamKey) -> bool) -> Vec<PeerId> {
+        let seats = self.seats.iter();
+        seats
+            .filter(|(_, seat)| seat.at.is_some_and(&chosen))
+            .map(|(peer, _)| *peer)
+            .collect()
     }
 
     /// Tells the gateways of a peer's neighbours where it sits now, and its own where they do.

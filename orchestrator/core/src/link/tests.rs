@@ -181,6 +181,9 @@ fn sessions_of_a_gateway_that_is_down_are_lost_only_after_a_while() {
     seats.synced(key(1, 1));
     events(&mut seats);
     seats.stream_lost(key(1, 1), at(5));
+    seats.stream_lost(key(1, 1), at(6));
+    let silent = |peer| ChannelEvent::SessionSilent { peer: PeerId(peer) };
+    assert_eq!(events(&mut seats).0, [1, 2, 3].map(silent), "once");
     assert_eq!(seats.poll_timeout(), Some(at(10)));
     seats.tick(at(10));
     assert_eq!(events(&mut seats).0, [ChannelEvent::AbsenceCounts], "once");
@@ -206,7 +209,7 @@ fn sessions_of_a_gateway_that_is_down_are_lost_only_after_a_while() {
     );
     seats.stream_lost(key(1, 3), at(20));
     seats.tick(at(30));
-    assert_eq!(events(&mut seats).0, [lost(2)]);
+    assert_eq!(events(&mut seats).0, [silent(2), lost(2)]);
     assert_eq!(seats.poll_timeout(), None);
 }
 
@@ -499,6 +502,8 @@ struct World {
     /// What the owner's engine makes of the events.
     table: SessionTable,
     members: BTreeSet<PeerId>,
+    /// Of whom the engine was told that nothing reaches them.
+    silent: BTreeSet<PeerId>,
     streams: u64,
     attachments: u64,
     generation: u64,
@@ -520,6 +525,7 @@ impl World {
             seats: Seats::new(news(), [], at(0)),
             table: SessionTable::default(),
             members: BTreeSet::new(),
+            silent: BTreeSet::new(),
             streams: 0,
             attachments: 0,
             generation: 0,
@@ -577,6 +583,7 @@ impl World {
                 }
                 self.seats = Seats::new(news(), self.members.iter().copied(), self.now);
                 self.table = SessionTable::default();
+                self.silent.clear();
             }
             Op::Deliver { gateway, up, down } => self.deliver(gateway, up, down),
             Op::Pass { seconds } => {
@@ -693,14 +700,21 @@ impl World {
                 ChannelEvent::SessionOpened(session) => {
                     assert!(self.table.attach(session.peer, session.attachment));
                     self.members.insert(session.peer);
+                    self.silent.remove(&session.peer);
                 }
                 ChannelEvent::SessionLost { peer, attachment } => {
                     self.table.detach(peer, attachment, self.now);
+                    self.silent.remove(&peer);
+                }
+                ChannelEvent::SessionSilent { peer } => {
+                    assert!(self.table.is_attached(peer));
+                    self.silent.insert(peer);
                 }
                 ChannelEvent::AbsenceCounts => {}
                 ChannelEvent::Left { peer } => {
                     self.table.remove(peer);
                     self.members.remove(&peer);
+                    self.silent.remove(&peer);
                 }
                 other => panic!("{other:?}"),
             }
@@ -774,6 +788,7 @@ impl World {
             seated, self.live,
             "the owner knows other sessions than there are"
         );
+        assert_eq!(self.silent, BTreeSet::new());
         for peer in (0..PEERS).map(PeerId) {
             let attached = self.table.is_attached(peer);
             assert_eq!(

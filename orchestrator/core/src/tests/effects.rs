@@ -160,6 +160,21 @@ fn a_peer_that_comes_back_is_told_again_only_what_it_lacks() {
 }
 
 #[test]
+fn a_peer_whose_gateway_is_silent_gets_no_children_and_is_not_taken_for_gone() {
+    let mut world = World::new(PolicyDraft::default());
+    world.join(1, Contributor, 4 * MBIT);
+    world.event(ChannelEvent::SessionSilent { peer: peer(1) });
+    world.join(2, Contributor, 4 * MBIT);
+    assert!(world.row(1).children.is_empty() && !world.row(1).session);
+    world.run(60);
+    assert_eq!(world.row(1).source, Some(Source::Cdn), "it is where it was");
+    world.attach(1);
+    assert!(world.row(1).session);
+    world.join(3, Contributor, 4 * MBIT);
+    assert_ne!(world.row(3).source, Some(Source::Cdn));
+}
+
+#[test]
 fn a_late_end_of_an_older_session_changes_nothing() {
     let mut world = World::new(PolicyDraft::default());
     world.join(1, Contributor, 4 * MBIT);
