@@ -30,8 +30,8 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 /// Something for the engine.
 pub(super) struct Tell(pub(super) ChannelEvent);
 
-/// Something that a gateway said.
-pub(super) struct Hear(pub(super) FromGateway);
+/// What a gateway said, in its order.
+pub(super) struct Hear(pub(super) Vec<FromGateway>);
 
 /// Asks for the view as it is now.
 pub(super) struct Look(pub(super) oneshot::Sender<ChannelView>);
@@ -112,12 +112,18 @@ impl ChannelActor {
         }
     }
 
-    /// Carries out what the seats want done, which may be much: one gateway's word about many peers.
+    /// Carries out what the seats want done, which may be much: one gateway's word about many peers. All that
+    /// it makes the engine decide goes to the log together.
     fn settle(&mut self, context: &mut Context<Self>) {
-        while let Some(command) = self.seats.poll_command() {
-            match command {
-                SeatCommand::Tell(event) => self.tell(event, context),
-                SeatCommand::Send(gateway, message) => self.outlet.send(gateway, message),
+        loop {
+            while let Some(command) = self.seats.poll_command() {
+                match command {
+                    SeatCommand::Tell(event) => self.tell(event),
+                    SeatCommand::Send(gateway, message) => self.outlet.send(gateway, message),
+                }
+            }
+            if !self.propose(context) {
+                break;
             }
         }
         self.arm_timer(context);
@@ -134,7 +140,7 @@ impl ChannelActor {
         }
     }
 
-    fn tell(&mut self, event: ChannelEvent, context: &mut Context<Self>) {
+    fn tell(&mut self, event: ChannelEvent) {
         if self.failed {
             return;
         }
@@ -145,7 +151,6 @@ impl ChannelActor {
             metrics::event_dropped();
             self.degraded = true;
         }
-        self.propose(context);
     }
 
     /// Keeps what a new engine has to be told and nobody else would repeat.
@@ -185,15 +190,17 @@ impl ChannelActor {
         log_alarm(self.start.channel.as_str(), alarm);
     }
 
-    /// Gives the log what was decided, and the engine what became of it.
-    fn propose(&mut self, context: &mut Context<Self>) {
+    /// Gives the log what was decided, and the engine what became of it; returns whether anything came back.
+    fn propose(&mut self, context: &mut Context<Self>) -> bool {
+        let mut news = false;
         while !self.failed {
             if let Some((outcome, entries)) = self.flights.pop() {
                 self.take_outcome(outcome, entries);
+                news = true;
                 continue;
             }
             let Some((id, entries)) = self.flights.take_off() else {
-                return;
+                break;
             };
             let mut proposal = self.log.propose(&self.start.channel, self.term, entries);
             // A log that has it at once is not waited for.
@@ -206,11 +213,11 @@ impl ChannelActor {
                 .into_actor(self)
                 .map(move |outcome, actor, context| {
                     actor.flights.land(id, outcome);
-                    actor.propose(context);
                     actor.settle(context);
                 });
             context.spawn(landing);
         }
+        news
     }
 
     fn take_outcome(&mut self, outcome: Outcome, entries: usize) {
@@ -280,7 +287,7 @@ impl ChannelActor {
         let handle = context.run_later(wait, |actor, context| {
             actor.timer = None;
             actor.seats.tick(actor.clock.now());
-            actor.tell(ChannelEvent::Tick, context);
+            actor.tell(ChannelEvent::Tick);
             actor.settle(context);
         });
         self.timer = Some((due, handle));
@@ -393,7 +400,7 @@ impl Actor for ChannelActor {
         context.set_mailbox_capacity(self.start.queue);
         // The log has the policy that was planned with, which may not be the one that is wanted.
         let policy = self.policy.clone();
-        self.tell(ChannelEvent::PolicyChanged { policy }, context);
+        self.tell(ChannelEvent::PolicyChanged { policy });
         self.settle(context);
     }
 }
@@ -402,7 +409,7 @@ impl Handler<Tell> for ChannelActor {
     type Result = ();
 
     fn handle(&mut self, Tell(event): Tell, context: &mut Context<Self>) {
-        self.tell(event, context);
+        self.tell(event);
         self.settle(context);
     }
 }
@@ -410,8 +417,10 @@ impl Handler<Tell> for ChannelActor {
 impl Handler<Hear> for ChannelActor {
     type Result = ();
 
-    fn handle(&mut self, Hear(from): Hear, context: &mut Context<Self>) {
-        self.hear(from);
+    fn handle(&mut self, Hear(said): Hear, context: &mut Context<Self>) {
+        for from in said {
+            self.hear(from);
+        }
         self.settle(context);
     }
 }

@@ -98,13 +98,13 @@ impl ChannelHandle {
             .map_err(|_| HandleError::Ended)
     }
 
-    /// Gives the actor what a gateway said, and waits while its mailbox is full.
+    /// Gives the actor what a gateway said, in its order, and waits until it has taken it in.
     ///
     /// # Errors
     /// When the actor has ended.
-    pub(crate) async fn hear(&self, from: FromGateway) -> Result<(), HandleError> {
+    pub(crate) async fn hear(&self, said: Vec<FromGateway>) -> Result<(), HandleError> {
         self.address
-            .send(Hear(from))
+            .send(Hear(said))
             .await
             .map_err(|_| HandleError::Ended)
     }
@@ -257,7 +257,7 @@ mod tests {
             gateway: NodeId(1),
             stream: 1,
         };
-        let heard = handle.hear(FromGateway::Synced(key)).await;
+        let heard = handle.hear(vec![FromGateway::Synced(key)]).await;
         assert_eq!(heard, Err(HandleError::Ended));
         assert_eq!(handle.look().await.err(), Some(HandleError::Ended));
         assert_eq!(handle.check().await.err(), Some(HandleError::Ended));

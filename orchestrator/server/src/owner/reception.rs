@@ -3,10 +3,10 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use espalier_orchestrator_core::NodeId;
 use espalier_orchestrator_core::link::{
     Change, Intake, LinkGap, Refusal, StreamKey, ToGateway, ToOwner,
 };
+use espalier_orchestrator_core::{ChannelId, NodeId, PeerId};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, future};
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +15,8 @@ use super::posts::{Opened, Posts};
 use super::shard::ShardOwner;
 use crate::channel::{FromGateway, Outlet as _};
 
-/// How many changes are taken in before they are acknowledged together.
-const ACKNOWLEDGED_TOGETHER: usize = 64;
+/// How many messages are taken in, and acknowledged, together.
+const TAKEN_TOGETHER: usize = 256;
 /// How long a gateway waits for a shard that is about to be taken up.
 const TAKING_UP: Duration = Duration::from_secs(1);
 
@@ -80,59 +80,82 @@ struct Reception {
 impl Reception {
     async fn read(&self, incoming: BoxStream<'static, ToOwner>) {
         let mut intake = Intake::default();
-        let mut chunks = incoming.ready_chunks(ACKNOWLEDGED_TOGETHER);
+        let mut chunks = incoming.ready_chunks(TAKEN_TOGETHER);
         while let Some(messages) = chunks.next().await {
-            for message in messages {
-                if let Err(gap) = self.take(message, &mut intake).await {
-                    tracing::error!(gateway = %self.key.gateway, %gap, "a gateway's stream is of no use");
-                    return;
-                }
-            }
+            let taken = self.take(messages, &mut intake).await;
             if let Some(through) = intake.acknowledge() {
-                self.posts
-                    .send(self.key.gateway, ToGateway::Acked { through });
+                self.send(ToGateway::Acked { through });
+            }
+            if let Err(gap) = taken {
+                tracing::error!(gateway = %self.key.gateway, %gap, "a gateway's stream is of no use");
+                return;
             }
         }
     }
 
-    async fn take(&self, message: ToOwner, intake: &mut Intake) -> Result<(), LinkGap> {
-        match message {
-            // The first message was read by whoever accepted the stream.
-            ToOwner::Open { .. } => {}
-            ToOwner::Change {
-                seq,
-                channel,
-                change,
-            } => {
-                if !intake.take(seq)? {
-                    return Ok(());
+    /// Gives each channel at once what is said about it in a row.
+    async fn take(&self, messages: Vec<ToOwner>, intake: &mut Intake) -> Result<(), LinkGap> {
+        let mut batch = Batch::default();
+        for message in messages {
+            match message {
+                // The first message was read by whoever accepted the stream.
+                ToOwner::Open { .. } => {}
+                ToOwner::Change {
+                    seq,
+                    channel,
+                    change,
+                } => {
+                    match intake.take(seq) {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(gap) => {
+                            self.hand_on(batch).await;
+                            return Err(gap);
+                        }
+                    }
+                    if batch.channel.as_ref() != Some(&channel) {
+                        self.hand_on(std::mem::take(&mut batch)).await;
+                        batch.channel = Some(channel);
+                    }
+                    batch.attached.extend(attachment(&change));
+                    batch.said.push(FromGateway::Change(self.key, change));
                 }
-                let attached = attachment(&change);
-                let from = FromGateway::Change(self.key, change);
-                let heard = match self.owner.channel(&channel) {
-                    Some(handle) => handle.hear(from).await.is_ok(),
-                    None => false,
-                };
-                if let (false, Some((peer, attachment))) = (heard, attached) {
-                    let refusal = Refusal::NoChannel;
-                    let refused = ToGateway::Refused {
-                        channel,
-                        peer,
-                        attachment,
-                        refusal,
-                    };
-                    self.posts.send(self.key.gateway, refused);
+                ToOwner::Synced => {
+                    self.hand_on(std::mem::take(&mut batch)).await;
+                    self.tell_all(FromGateway::Synced(self.key)).await;
                 }
-            }
-            ToOwner::Synced => self.tell_all(FromGateway::Synced(self.key)).await,
-            ToOwner::Reports { channel, reports } => {
-                if let Some(handle) = self.owner.channel(&channel) {
-                    // A channel that has ended needs no reports.
-                    let _ended = handle.hear(FromGateway::Reports(self.key, reports)).await;
+                ToOwner::Reports { channel, reports } => {
+                    self.hand_on(std::mem::take(&mut batch)).await;
+                    batch.channel = Some(channel);
+                    batch.said.push(FromGateway::Reports(self.key, reports));
                 }
             }
         }
+        self.hand_on(batch).await;
         Ok(())
+    }
+
+    async fn hand_on(&self, batch: Batch) {
+        let Some(channel) = batch.channel else { return };
+        let heard = match self.owner.channel(&channel) {
+            Some(actor) => actor.hear(batch.said).await.is_ok(),
+            None => false,
+        };
+        if heard {
+            return;
+        }
+        for (peer, attachment) in batch.attached {
+            self.send(ToGateway::Refused {
+                channel: channel.clone(),
+                peer,
+                attachment,
+                refusal: Refusal::NoChannel,
+            });
+        }
+    }
+
+    fn send(&self, message: ToGateway) {
+        self.posts.send(self.key.gateway, message);
     }
 
     async fn close(&self) {
@@ -142,12 +165,21 @@ impl Reception {
 
     async fn tell_all(&self, from: FromGateway) {
         let channels = self.owner.channels();
-        let told = channels.iter().map(|handle| handle.hear(from.clone()));
+        let told = channels.iter().map(|actor| actor.hear(vec![from.clone()]));
         future::join_all(told).await;
     }
 }
 
-fn attachment(change: &Change) -> Option<(espalier_orchestrator_core::PeerId, u64)> {
+/// What was said about one channel in a row.
+#[derive(Default)]
+struct Batch {
+    channel: Option<ChannelId>,
+    said: Vec<FromGateway>,
+    /// The sessions among it, which are refused if nobody takes it in.
+    attached: Vec<(PeerId, u64)>,
+}
+
+fn attachment(change: &Change) -> Option<(PeerId, u64)> {
     match change {
         Change::Attached(attached) => Some((attached.session.peer, attached.session.attachment)),
         Change::Detached { .. } | Change::Left { .. } | Change::Said { .. } => None,
