@@ -251,7 +251,8 @@ impl Run {
                 });
             }
             85..=86 => self.fail_over(b, n),
-            87..=90 => world.commit(n as usize % 5),
+            87..=90 if world.lags => world.commit(n as usize % 5),
+            91..=94 if world.lags => world.commit(usize::MAX),
             83..=84 => {
                 // It starts anew with its old id.
                 let actor = world.actors.get_mut(&peer(one)).unwrap();
