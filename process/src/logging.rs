@@ -10,7 +10,7 @@ use crate::Failure;
 
 /// What is logged of others: their warnings, and only the errors of the WebRTC crates, which warn about
 /// what is everyday business to them.
-const OTHERS: &str = "warn,rtc=error,webrtc=error";
+const OTHERS: &str = "warn,openraft=error,rtc=error,webrtc=error";
 
 /// What is logged of ours when nobody says otherwise: state changes.
 const OURS: &str = "info";
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn a_level_alone_is_about_our_own_crates() {
         let table = [
-            ("debug", "warn,rtc=error,webrtc=error,espalier=debug"),
-            ("OFF", "warn,rtc=error,webrtc=error,espalier=off"),
+            ("debug", "warn,openraft=error,rtc=error,webrtc=error,espalier=debug"),
+            ("OFF", "warn,openraft=error,rtc=error,webrtc=error,espalier=off"),
             ("warn,h2=debug", "warn,h2=debug"),
             ("espalier_peer=trace", "espalier_peer=trace"),
         ];

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::cargo;
 use crate::console::say;
+use crate::tools;
 
 struct Bench {
     name: &'static str,
@@ -24,6 +25,18 @@ const BENCHES: &[Bench] = &[
         package: "espalier-orchestrator-core",
         target: "rebuild",
         what: "a channel of a million peers: entries applied, a snapshot written and read, an owner rebuilt",
+    },
+    Bench {
+        name: "joins",
+        package: "espalier-orchestrator",
+        target: "joins",
+        what: "joins that three nodes commit, beside etcd's puts",
+    },
+    Bench {
+        name: "sessions",
+        package: "espalier-orchestrator",
+        target: "sessions",
+        what: "ten thousand sessions on one node, beside a bare tonic server",
     },
     Bench {
         name: "datapath",
@@ -54,7 +67,7 @@ pub(crate) fn list() -> Result<()> {
 ///
 /// # Errors
 ///
-/// If there is none of that name, or one fails.
+/// If there is none of that name, a tool cannot be installed, or one fails.
 pub(crate) fn run(name: Option<&str>) -> Result<()> {
     let chosen: Vec<&Bench> = BENCHES
         .iter()
@@ -64,6 +77,7 @@ pub(crate) fn run(name: Option<&str>) -> Result<()> {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!("there is no such benchmark: {}", names.join(", "));
     }
+    tools::set_up()?;
     for bench in chosen {
         say(format!(
             "\n==> {}: {}\n{}",

@@ -37,6 +37,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "tc", from: Debian("iproute2"), why: "the rates of slow links" },
     Tool { program: "ss", from: Debian("iproute2"), why: "cutting the connections of a node" },
     Tool { program: "strace", from: Debian("strace"), why: "a node whose disk is slow" },
+    Tool { program: "etcd", from: Debian("etcd-server"), why: "what the nodes' commits are measured beside" },
     Tool { program: "setpriv", from: Debian("util-linux"), why: "child processes that die with their test" },
     Tool { program: "unshare", from: Debian("util-linux"), why: "network namespaces without root" },
     Tool { program: "nsenter", from: Debian("util-linux"), why: "programs inside network namespaces" },

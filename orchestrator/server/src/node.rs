@@ -296,6 +296,7 @@ impl Node {
             for channel in directory.all() {
                 channel.board.broadcast(v1::Notice { kind: Some(drain) });
             }
+            heard(&directory).await;
         }
         // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
@@ -345,6 +346,18 @@ fn membership(
 /// Whether there is another node that peers can go to.
 fn has_elsewhere(directory: &Directory) -> bool {
     !directory.ownership().endpoints().is_empty()
+}
+
+/// Waits until what was said to everybody is on its way, which ending the sessions would hold up.
+async fn heard(directory: &Directory) {
+    let sent = async {
+        let channels = directory.all();
+        while channels.iter().any(|channel| channel.board.is_behind()) {
+            tokio::time::sleep(DRAIN / 400).await;
+        }
+    };
+    // Whoever does not read is not waited for.
+    let _late = tokio::time::timeout(DRAIN, sent).await;
 }
 
 /// Waits until the peers have gone to other nodes, as they are told to; until there are no others, because all

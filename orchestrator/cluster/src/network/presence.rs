@@ -18,6 +18,8 @@ use crate::standing::Standing;
 /// Pauses between attempts to reach a node that is gone.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lasted no longer than this is not tried again at once.
+const SHORT: Duration = Duration::from_millis(100);
 
 /// What a watch tells, of which node.
 pub(crate) type Told = (NodeId, News);
@@ -61,10 +63,10 @@ pub(crate) async fn watch(
 ) {
     let mut known_boot = None;
     let mut pause = FIRST_PAUSE;
-    loop {
-        let begun = Instant::now();
-        let event = match open(&lines, me, node, &address).await {
+    while !tell.is_closed() {
+        match open(&lines, me, node, &address).await {
             Ok(Opened { first, mut stream }) => {
+                let begun = Instant::now();
                 let boot = first.boot;
                 let same = known_boot.replace(boot).is_none_or(|known| known == boot);
                 let opened = if same {
@@ -83,26 +85,23 @@ pub(crate) async fn watch(
                         return;
                     }
                 }
-                Some(LinkEvent::Broken)
+                pause = FIRST_PAUSE;
+                if tell.send((node, LinkEvent::Broken.into())).await.is_err() {
+                    return;
+                }
+                if begun.elapsed() > SHORT {
+                    continue;
+                }
             }
-            Err(Unopened::Refused) => Some(LinkEvent::Refused),
-            Err(Unopened::Other) => None,
-        };
-        if tell.is_closed() {
-            return;
+            Err(Unopened::Refused) => {
+                if tell.send((node, LinkEvent::Refused.into())).await.is_err() {
+                    return;
+                }
+            }
+            Err(Unopened::Other) => {}
         }
-        let broken = event == Some(LinkEvent::Broken);
-        if let Some(event) = event
-            && tell.send((node, event.into())).await.is_err()
-        {
-            return;
-        }
-        if broken && begun.elapsed() > LONGEST_PAUSE {
-            pause = FIRST_PAUSE;
-        } else {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -125,8 +125,10 @@ impl Newcomer {
         let admission = Admission::check(open, &node.limits)?;
         let channel = node
             .directory
-            .find(id.as_str())
-            .map_err(|_| self.absent(id.as_str()))?;
+            .find_anywhere(&id)
+            .await
+            .map_err(|_unknown| SessionError::Channel(HandleError::NoOwner))?
+            .ok_or_else(|| self.absent(id.as_str()))?;
         let peer = admission.peer;
         let joining = Joining {
             opened: opened(admission),

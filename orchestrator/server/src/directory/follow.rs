@@ -16,7 +16,7 @@ use crate::registry::{Changed, ChannelRecord, RecordError, RegistryError};
 use crate::signing::{self, SigningError};
 
 /// How far apart two looks at a shard's state are that nobody asked for.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a channel of the cluster's does not run here.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,7 @@ impl Directory {
         while applied.changed().await.is_ok() {
             self.sync(shard).await;
             // Decisions about peers come far more often than channels change.
-            tokio::time::sleep(FOLLOW_INTERVAL).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 

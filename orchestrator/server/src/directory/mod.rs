@@ -31,6 +31,9 @@ use crate::secret;
 use crate::signing;
 use crate::status::{ChannelError, Violation};
 
+/// How soon a channel that the cluster has runs at every node that hears the cluster.
+const RUNS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Both halves of one shard at this node.
 pub(crate) struct ShardPart {
     pub(crate) owner: Arc<ShardOwner>,
@@ -110,6 +113,29 @@ impl Directory {
         let missing = || ChannelError::NotFound(id.to_owned());
         let id: ChannelId = id.parse().map_err(|_| missing())?;
         self.read().get(&id).cloned().ok_or_else(missing)
+    }
+
+    /// Finds a channel that may have been made at another node a moment ago: asks the cluster before it says
+    /// that there is none.
+    pub(crate) async fn find_anywhere(
+        &self,
+        id: &ChannelId,
+    ) -> Result<Option<Arc<Channel>>, RegistryError> {
+        if let Ok(channel) = self.find(id.as_str()) {
+            return Ok(Some(channel));
+        }
+        if self.is_stopping() || !self.registry.is_active(id).await? {
+            return Ok(None);
+        }
+        let runs_here = async {
+            loop {
+                if let Ok(channel) = self.find(id.as_str()) {
+                    return channel;
+                }
+                tokio::time::sleep(follow::INTERVAL).await;
+            }
+        };
+        Ok(tokio::time::timeout(RUNS_WITHIN, runs_here).await.ok())
     }
 
     /// Finds a channel of a shard that this node owns, with everything that was committed before the call.

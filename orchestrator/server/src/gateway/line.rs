@@ -25,7 +25,8 @@ pub(crate) enum Closing {
 /// The writing end. Cheap to clone; every clone is the same session.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
-    queue: mpsc::Sender<v1::NodeMessage>,
+    // Boxed, because the queue has room for many from the start and mostly holds none.
+    queue: mpsc::Sender<Box<v1::NodeMessage>>,
     end: Arc<End>,
 }
 
@@ -59,11 +60,16 @@ impl Line {
     /// Queues a message. A peer whose queue is full is dropped: it attaches again and gets the whole state,
     /// which is less than catching up.
     pub(crate) fn send(&self, kind: v1::node_message::Kind) {
-        let message = v1::NodeMessage { kind: Some(kind) };
+        let message = Box::new(v1::NodeMessage { kind: Some(kind) });
         if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(message) {
             metrics::laggard_dropped();
             self.close(Closing::Now(Box::new(SessionError::Laggard.into())));
         }
+    }
+
+    /// Whether something waits to be sent.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.queue.is_closed() && self.queue.capacity() < self.queue.max_capacity()
     }
 
     /// Ends the session; the first call decides how.
@@ -82,7 +88,7 @@ impl Line {
 /// The reading end: the stream that tonic sends.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    queue: mpsc::Receiver<v1::NodeMessage>,
+    queue: mpsc::Receiver<Box<v1::NodeMessage>>,
     end: Arc<End>,
     reached: Pin<Box<WaitForCancellationFutureOwned>>,
     state: State,
@@ -114,7 +120,9 @@ impl Stream for Outgoing {
         if self.state == State::Ended {
             return Poll::Ready(None);
         }
-        self.queue.poll_recv(context).map(|message| message.map(Ok))
+        self.queue
+            .poll_recv(context)
+            .map(|message| message.map(|message| Ok(*message)))
     }
 }
 

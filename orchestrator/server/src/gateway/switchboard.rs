@@ -316,6 +316,11 @@ impl Switchboard {
         }
     }
 
+    /// Whether something that was said waits to be sent.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.lock().seats.values().any(|seat| seat.line.is_behind())
+    }
+
     /// Tells up to so many peers to go to another node, each once in a while; returns how many it told.
     pub(crate) fn send_elsewhere(&self, most: usize) -> usize {
         let within_ms = u32::try_from(WITHIN.as_millis()).unwrap_or(u32::MAX);

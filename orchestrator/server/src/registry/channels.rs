@@ -25,6 +25,13 @@ pub(crate) struct Differences {
 }
 
 impl Registry {
+    /// Whether the cluster has the channel now, whatever this node knows.
+    pub(crate) async fn is_active(&self, id: &ChannelId) -> Result<bool, RegistryError> {
+        let state = self.cluster.current_meta().await?;
+        let record = state.channels().get(id);
+        Ok(record.is_some_and(|record| record.phase == ChannelPhase::Active))
+    }
+
     /// Compares the shard, as it is here, with the channels that are known: their incarnations and etags.
     pub(crate) fn differences(
         &self,
