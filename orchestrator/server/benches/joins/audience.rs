@@ -158,23 +158,48 @@ impl<'a> Lines<'a> {
         self.next += 1;
         let (line, sessions) = &mut self.lines[node];
         if *sessions % PER_CONNECTION == 0 {
-            let endpoint = Channel::from_shared(self.cluster.endpoints[node].clone())?;
-            *line = Some(endpoint.connect().await?);
+            *line = Some(self.cluster.endpoints[node].connect().await?);
         }
         *sessions += 1;
         let line = line.clone().context("invariant: it was just opened")?;
-        let (say, messages) = mpsc::channel(16);
-        let kind = Some(Said::Open(open));
-        say.send(v1::PeerMessage { kind }).await?;
-        let mut request = Request::new(ReceiverStream::new(messages));
-        let viewer = self.cluster.viewer.clone();
-        request.metadata_mut().insert("authorization", viewer);
-        let mut client = PeerServiceClient::new(line);
-        let mut hear = client.session(request).await?.into_inner();
-        // The welcome.
-        hear.message().await?;
-        Ok((say, hear))
+        session(line, self.cluster, open).await
     }
+}
+
+/// Opens a session and takes the welcome.
+async fn session(
+    line: Channel,
+    cluster: &Cluster,
+    open: v1::Open,
+) -> anyhow::Result<(mpsc::Sender<v1::PeerMessage>, Streaming<v1::NodeMessage>)> {
+    let (say, messages) = mpsc::channel(16);
+    let kind = Some(Said::Open(open));
+    say.send(v1::PeerMessage { kind }).await?;
+    let mut request = Request::new(ReceiverStream::new(messages));
+    let viewer = cluster.viewer.clone();
+    request.metadata_mut().insert("authorization", viewer);
+    let mut client = PeerServiceClient::new(line);
+    let mut hear = client.session(request).await?.into_inner();
+    hear.message().await?;
+    Ok((say, hear))
+}
+
+/// A viewer that was not there before: connects, opens a session, takes its assignment, and goes for good; how
+/// long it took to get the assignment.
+pub(crate) async fn join_cold(cluster: &Cluster, number: usize) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let endpoint = &cluster.endpoints[number % cluster.endpoints.len()];
+    let line = endpoint.connect().await?;
+    let open = open(id(2_000_000 + number), v1::PeerRole::Consumer, &[]);
+    let (say, mut hear) = session(line, cluster, open).await?;
+    settle(&say, &mut hear).await?;
+    let took = begun.elapsed();
+    let kind = Some(Said::Leave(v1::Leave {}));
+    say.send(v1::PeerMessage { kind }).await?;
+    drop(say);
+    // Its end is the word that it has left.
+    while let Ok(Some(_)) = hear.message().await {}
+    Ok(took)
 }
 
 fn id(number: usize) -> String {

@@ -6,9 +6,16 @@
 //! is a commit too and is not counted. etcd is given one put of 100 bytes for each join, as a plain design
 //! would. Peers, nodes, etcd's members and both clients share this machine.
 //!
+//! A cold join is that of a peer that was not there before: a TLS connection, a session, the token checked, a
+//! place; it leaves for good afterwards.
+//!
 //! `cargo xtask bench joins`, or with options: `cargo bench --profile=release --package espalier-orchestrator
 //! --bench joins -- --seconds 20 --in-flight 1,64,1024 --without-etcd`
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a terminal")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it reports to a terminal"
+)]
 
 mod audience;
 mod etcd;
@@ -18,11 +25,12 @@ mod rounds;
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, join_cold};
 use crate::rounds::{Round, Rounds};
 
 #[derive(Debug, Parser)]
@@ -34,6 +42,9 @@ struct Options {
     /// Joins in flight, a round each
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256, 1_024])]
     in_flight: Vec<usize>,
+    /// Cold joins in flight, a round each
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256])]
+    cold_in_flight: Vec<usize>,
     /// Leave etcd out
     #[arg(long)]
     without_etcd: bool,
@@ -60,7 +71,12 @@ async fn run(options: &Options) -> anyhow::Result<()> {
         length: Duration::from_secs(options.seconds),
         in_flight: options.in_flight.clone(),
     };
-    let mut report = vec![("espalier", joins(dir.path(), &rounds).await?)];
+    let cold = Rounds {
+        in_flight: options.cold_in_flight.clone(),
+        ..rounds.clone()
+    };
+    let mut report = vec![("joins", joins(&dir.path().join("open"), &rounds).await?)];
+    report.push(("cold", cold_joins(&dir.path().join("cold"), &cold).await?));
     if !options.without_etcd {
         report.push(("etcd", etcd::puts(dir.path(), &rounds).await?));
     }
@@ -84,8 +100,19 @@ async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn joins(dir: &Path, rounds: &Rounds) -> anyhow::Result<Vec<Round>> {
+    std::fs::create_dir(dir)?;
     let most = rounds.in_flight.iter().copied().max().unwrap_or(1);
-    let cluster = nodes::Cluster::start(dir).await?;
+    let cluster = nodes::Cluster::start(dir, false).await?;
     let audience = Audience::open(&cluster, most).await?;
     rounds.run(|worker| audience.join(worker)).await
+}
+
+async fn cold_joins(dir: &Path, rounds: &Rounds) -> anyhow::Result<Vec<Round>> {
+    std::fs::create_dir(dir)?;
+    let most = rounds.in_flight.iter().copied().max().unwrap_or(1);
+    let cluster = nodes::Cluster::start(dir, true).await?;
+    let _contributors = Audience::open(&cluster, most).await?;
+    let next = AtomicUsize::new(0);
+    let join = |_worker| join_cold(&cluster, next.fetch_add(1, Ordering::Relaxed));
+    rounds.run(join).await
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use std::time::{Duration, Instant};
 
 /// What is measured how long.
+#[derive(Clone)]
 pub(crate) struct Rounds {
     pub(crate) length: Duration,
     pub(crate) in_flight: Vec<usize>,

@@ -49,6 +49,7 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(100_000)
         .add_service(PeerServiceServer::new(Bare(draining)))
         .serve_with_incoming(incoming);
     tokio::select! {

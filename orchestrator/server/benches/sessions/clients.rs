@@ -29,6 +29,7 @@ pub(crate) struct Clients {
     count: usize,
     /// The number of the first.
     first: usize,
+    per_connection: usize,
 }
 
 /// An open session; what it says goes through the sender.
@@ -43,8 +44,15 @@ impl Clients {
         let mut token = String::new();
         std::io::stdin().read_line(&mut token)?;
         let bearer: MetadataValue<Ascii> = format!("Bearer {}", token.trim()).parse()?;
+        let mut lines = Vec::new();
+        for _ in 0..self.count.div_ceil(self.per_connection) {
+            lines.push(Channel::from_shared(self.endpoint.clone())?.connect_lazy());
+        }
         let opening = futures::stream::iter(0..self.count)
-            .map(|number| self.session(self.first + number, bearer.clone()))
+            .map(|number| {
+                let line = lines[number / self.per_connection].clone();
+                session(line, self.first + number, bearer.clone())
+            })
             .buffer_unordered(AT_ONCE);
         let sessions: Vec<_> = opening.collect().await;
         let mut waiting = Vec::new();
@@ -63,41 +71,38 @@ impl Clients {
         );
         Ok(())
     }
+}
 
-    async fn session(
-        &self,
-        number: usize,
-        bearer: MetadataValue<Ascii>,
-    ) -> anyhow::Result<Session> {
-        let line = Channel::from_shared(self.endpoint.clone())?
-            .connect()
-            .await?;
-        let (say, messages) = mpsc::channel(4);
-        let contributes = number.is_multiple_of(ONE_IN);
-        let open = v1::Open {
-            peer: format!("{number:016x}"),
-            channel: CHANNEL.to_owned(),
-            role: if contributes {
-                v1::PeerRole::Contributor.into()
-            } else {
-                v1::PeerRole::Consumer.into()
-            },
-            upload_bps: if contributes { 2_000_000 } else { 0 },
-            min_version: 1,
-            max_version: 1,
-            agent: "bench".to_owned(),
-            ..v1::Open::default()
-        };
-        let kind = Some(Said::Open(open));
-        say.send(v1::PeerMessage { kind }).await?;
-        let mut request = Request::new(ReceiverStream::new(messages));
-        request.metadata_mut().insert("authorization", bearer);
-        let mut client = PeerServiceClient::new(line);
-        let mut hear = client.session(request).await?.into_inner();
-        // The welcome.
-        hear.message().await?;
-        Ok(Session { say, hear })
-    }
+async fn session(
+    line: Channel,
+    number: usize,
+    bearer: MetadataValue<Ascii>,
+) -> anyhow::Result<Session> {
+    let (say, messages) = mpsc::channel(4);
+    let contributes = number.is_multiple_of(ONE_IN);
+    let open = v1::Open {
+        peer: format!("{number:016x}"),
+        channel: CHANNEL.to_owned(),
+        role: if contributes {
+            v1::PeerRole::Contributor.into()
+        } else {
+            v1::PeerRole::Consumer.into()
+        },
+        upload_bps: if contributes { 2_000_000 } else { 0 },
+        min_version: 1,
+        max_version: 1,
+        agent: "bench".to_owned(),
+        ..v1::Open::default()
+    };
+    let kind = Some(Said::Open(open));
+    say.send(v1::PeerMessage { kind }).await?;
+    let mut request = Request::new(ReceiverStream::new(messages));
+    request.metadata_mut().insert("authorization", bearer);
+    let mut client = PeerServiceClient::new(line);
+    let mut hear = client.session(request).await?.into_inner();
+    // The welcome.
+    hear.message().await?;
+    Ok(Session { say, hear })
 }
 
 /// Acknowledges assignments until the notice comes; when it came.

@@ -7,7 +7,11 @@
 //!
 //! `cargo xtask bench sessions`, or with options: `cargo bench --profile=release --package
 //! espalier-orchestrator --bench sessions -- --sessions 10000 --processes 4`
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a terminal")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it reports to a terminal"
+)]
 
 mod bare;
 mod clients;
@@ -31,6 +35,9 @@ struct Options {
     /// Client processes
     #[arg(long, default_value_t = 4)]
     processes: usize,
+    /// Sessions that share a connection; with more than one, only the bare server is measured
+    #[arg(long, default_value_t = 1)]
+    per_connection: usize,
     /// Seconds without a word
     #[arg(long, default_value_t = 20)]
     idle: u64,
@@ -72,6 +79,10 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     let bare = served::measure(bare::start()?, options)
         .await
         .context("the bare server")?;
+    if options.per_connection > 1 {
+        println!("{}\nbare tonic{bare}", Figures::HEADINGS);
+        return Ok(());
+    }
     let dir = tempfile::tempdir()?;
     let node = node::start(dir.path(), options.sessions).await?;
     let node = served::measure(node, options).await.context("the node")?;

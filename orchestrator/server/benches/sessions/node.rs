@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tonic::transport::Endpoint;
+
 use crate::served::Served;
 use crate::support::viewer_token;
 
@@ -23,6 +25,7 @@ pub(crate) async fn start(dir: &Path, sessions: usize) -> anyhow::Result<Served>
         .spawn()?;
     let mut served = Served::new(child, String::new())?;
     let token = served.line("ESPALIER_TOKEN=")?;
-    served.token = viewer_token(std::slice::from_ref(&served.endpoint), &token).await?;
+    let endpoint = Endpoint::from_shared(served.endpoint.clone())?;
+    served.token = viewer_token(&[endpoint], &token).await?;
     Ok(served)
 }

@@ -104,6 +104,7 @@ pub(crate) async fn measure(served: Served, options: &Options) -> anyhow::Result
         let mut child = Command::new(std::env::current_exe()?)
             .args(["clients", &served.endpoint, &each.to_string()])
             .arg((number * each + 1).to_string())
+            .arg(options.per_connection.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -9,17 +9,17 @@ use espalier_proto::v1;
 use espalier_proto::v1::channel_service_client::ChannelServiceClient;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
+use tonic::transport::Endpoint;
 
 /// Its id.
 pub(crate) const CHANNEL: &str = "news";
 
 /// Makes the channel, waits until every node knows its tracks, and returns a token for its viewers.
-pub(crate) async fn viewer_token(endpoints: &[String], token: &str) -> anyhow::Result<String> {
+pub(crate) async fn viewer_token(endpoints: &[Endpoint], token: &str) -> anyhow::Result<String> {
     let bearer: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
     let mut channels = Vec::new();
     for endpoint in endpoints {
-        let line = Channel::from_shared(endpoint.clone())?.connect().await?;
+        let line = endpoint.connect().await?;
         let bearer = bearer.clone();
         channels.push(ChannelServiceClient::with_interceptor(
             line,
