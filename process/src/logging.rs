@@ -126,8 +126,14 @@ mod tests {
     #[test]
     fn a_level_alone_is_about_our_own_crates() {
         let table = [
-            ("debug", "warn,openraft=error,rtc=error,webrtc=error,espalier=debug"),
-            ("OFF", "warn,openraft=error,rtc=error,webrtc=error,espalier=off"),
+            (
+                "debug",
+                "warn,openraft=error,rtc=error,webrtc=error,espalier=debug",
+            ),
+            (
+                "OFF",
+                "warn,openraft=error,rtc=error,webrtc=error,espalier=off",
+            ),
             ("warn,h2=debug", "warn,h2=debug"),
             ("espalier_peer=trace", "espalier_peer=trace"),
         ];
