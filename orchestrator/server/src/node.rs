@@ -296,10 +296,10 @@ impl Node {
             for channel in directory.all() {
                 channel.board.broadcast(v1::Notice { kind: Some(drain) });
             }
-            heard(&directory).await;
         }
         // From here on nobody new is let in; who is in hears what is queued.
         stopping.cancel();
+        heard(&directory).await;
         directory.stop().await;
         for server in servers {
             let abort = server.abort_handle();
