@@ -76,7 +76,9 @@ async fn nodes_come_and_go_while_sessions_are_open() {
     for member in &members {
         for node in 1..=3 {
             member
-                .sees(node, |it| it.is_some_and(|it| it.sessions == 1))
+                .sees(node, |it| {
+                    it.is_some_and(|it| it.sessions == 1 && !it.public_uri.is_empty())
+                })
                 .await;
         }
         let shown = member.cluster().await.unwrap();
