@@ -116,7 +116,7 @@ impl Agent {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
         let nodes = Endpoints::new(&config.orchestrators, config.authorities.clone())?;
-        let node = watch::Sender::new(nodes.current().clone());
+        let attached = watch::Sender::new(nodes.nearest());
         let listener = match config.listen {
             Some(address) => Some(listen(address).await?),
             None => None,
@@ -157,17 +157,17 @@ impl Agent {
                 milestones: Arc::clone(&milestones),
             },
         );
-        let attached_to = node.subscribe();
+        let attached_to = attached.subscribe();
         let session_task = Session::new(
             session_config(&config),
-            (nodes, node),
+            (nodes, attached),
             session_events,
             requests,
             reported,
         );
         let feed = Feed {
             channel: config.channel.clone(),
-            node: attached_to,
+            nodes: attached_to,
             token: config.token.clone(),
             plan: planned,
             events: io,

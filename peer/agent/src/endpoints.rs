@@ -56,6 +56,13 @@ impl Endpoints {
         endpoint
     }
 
+    /// The node of now and the one that comes after it, if there is another.
+    pub(crate) fn nearest(&self) -> Vec<Endpoint> {
+        let from_here = self.all().cycle().skip(self.at);
+        let nearest = from_here.take(self.all().count().min(2));
+        nearest.map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
     /// Goes on to the next node; returns whether it is another.
     pub(crate) fn advance(&mut self) -> bool {
         let count = self.all().count();
@@ -97,7 +104,7 @@ impl Endpoints {
         self.at = at.unwrap_or(0);
     }
 
-    fn all(&self) -> impl Iterator<Item = &(String, Endpoint)> {
+    fn all(&self) -> impl Iterator<Item = &(String, Endpoint)> + Clone {
         self.configured.iter().chain(&self.learned)
     }
 }

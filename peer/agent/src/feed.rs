@@ -1,9 +1,12 @@
 //! The signer's feed: opens it while the engine wants it, and passes on what it says.
 //!
-//! Tries the signers in the order of the Welcome, each time from the first; waits with jitter once all
-//! have failed, and after each loss. It verifies nothing (the engine does) and does not decide whether
-//! a feed is needed.
+//! Where there are two signers two feeds are open, so that one that falls silent, which takes seconds to
+//! notice, delays nothing: they say the same, and the engine takes the first word. The signers, in the order
+//! of the Welcome, are dealt to the two in turn; each tries its own from the first, waits with jitter once all
+//! have failed, and after each loss. For the engine they are one feed, lost when both are. Nothing is
+//! verified here (the engine does), nor is it decided whether a feed is needed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use espalier_media::{ByteRange, ObjectKey, ObjectKind, TrackIndex};
@@ -11,14 +14,16 @@ use espalier_peer_core::{Event, FeedEvent};
 use espalier_proto::v1::{self, feed_message::Kind, signer_service_client::SignerServiceClient};
 use espalier_proto::wire::v1 as wire;
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tonic::transport::Endpoint;
 use tonic::{Request, Streaming};
 
 use crate::backoff::Backoff;
-use crate::endpoint::{self, EndpointError};
+use crate::endpoint;
 use crate::error_chain;
 
+/// How many feeds are open at once, where there are as many signers.
+const FEEDS: usize = 2;
 /// How long a signer may take to answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -32,11 +37,11 @@ pub(crate) struct FeedPlan {
 }
 
 /// Reads the feed of one channel.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Feed {
     pub(crate) channel: String,
-    /// The node that the session is attached to, or was last.
-    pub(crate) node: watch::Receiver<Endpoint>,
+    /// The node that the session is attached to, or was last, and another if one is known.
+    pub(crate) nodes: watch::Receiver<Vec<Endpoint>>,
     /// The viewer's token; only the node is shown it.
     pub(crate) token: String,
     pub(crate) plan: watch::Receiver<FeedPlan>,
@@ -45,8 +50,6 @@ pub(crate) struct Feed {
 
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
     #[error("the token holds characters that no header may carry")]
     Token,
     #[error("no answer within {OPEN_TIMEOUT:?}")]
@@ -71,21 +74,64 @@ impl From<tonic::Status> for FeedError {
 
 impl Feed {
     /// Runs until the engine's task is gone.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let open = Arc::new(Mutex::new(0));
+        let readers = (0..FEEDS).map(|hand| {
+            let reader = Reader {
+                feed: self.clone(),
+                hand,
+                open: Arc::clone(&open),
+            };
+            reader.run()
+        });
+        futures::future::join_all(readers).await;
+    }
+}
+
+/// One of the feeds that are open at once.
+#[derive(Debug)]
+struct Reader {
+    feed: Feed,
+    /// Which of them: it reads every [`FEEDS`]th signer from here on.
+    hand: usize,
+    /// How many of them are open; held while the engine is told, so that it hears of it in order.
+    open: Arc<Mutex<usize>>,
+}
+
+/// A signer, as it is dialled.
+#[derive(Debug)]
+struct Signer {
+    /// Empty: a node.
+    uri: String,
+    endpoint: Endpoint,
+}
+
+impl Reader {
+    async fn run(mut self) {
         let mut backoff = Backoff::reconnecting();
         loop {
             let ready = |plan: &FeedPlan| plan.wanted && !plan.signers.is_empty();
-            let Ok(plan) = self.plan.wait_for(ready).await.map(|plan| plan.clone()) else {
+            let Ok(plan) = self
+                .feed
+                .plan
+                .wait_for(ready)
+                .await
+                .map(|plan| plan.clone())
+            else {
                 return;
             };
-            self.plan.mark_unchanged();
+            self.feed.plan.mark_unchanged();
             let mut opened = false;
-            for signer in &plan.signers {
-                match self.read(signer, &plan, &mut opened).await {
+            for signer in self.signers(&plan) {
+                match self.read(&signer, &plan, &mut opened).await {
                     Ok(gone) => match gone {},
                     Err(FeedError::Replanned) => break,
                     Err(error) => {
-                        tracing::debug!(signer, error = error_chain(&error), "no feed");
+                        tracing::debug!(
+                            signer = signer.uri,
+                            error = error_chain(&error),
+                            "no feed"
+                        );
                     }
                 }
                 if opened {
@@ -94,12 +140,9 @@ impl Feed {
             }
             if opened {
                 backoff.reset();
-                if self
-                    .events
-                    .send(Event::Feed(FeedEvent::Lost))
-                    .await
-                    .is_err()
-                {
+                let mut open = self.open.lock().await;
+                *open -= 1;
+                if *open == 0 && self.tell(FeedEvent::Lost).await.is_err() {
                     return;
                 }
             }
@@ -109,17 +152,40 @@ impl Feed {
         }
     }
 
+    /// This reader's share of the signers, in order of preference.
+    fn signers(&self, plan: &FeedPlan) -> Vec<Signer> {
+        let mut signers = Vec::new();
+        for uri in &plan.signers {
+            let endpoints = if uri.is_empty() {
+                self.feed.nodes.borrow().clone()
+            } else {
+                match endpoint::parse(uri, None) {
+                    Ok(endpoint) => vec![endpoint],
+                    Err(error) => {
+                        tracing::debug!(uri, %error, "a signer's name is of no use");
+                        continue;
+                    }
+                }
+            };
+            signers.extend(endpoints.into_iter().map(|endpoint| Signer {
+                uri: uri.clone(),
+                endpoint,
+            }));
+        }
+        signers.into_iter().skip(self.hand).step_by(FEEDS).collect()
+    }
+
     /// Waits, but no longer than the plan holds. False: the engine's task is gone.
     async fn pause(&mut self, wait: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
-            changed = self.plan.changed() => changed.is_ok(),
+            changed = self.feed.plan.changed() => changed.is_ok(),
         }
     }
 
     async fn read(
         &mut self,
-        signer: &str,
+        signer: &Signer,
         plan: &FeedPlan,
         opened: &mut bool,
     ) -> Result<std::convert::Infallible, FeedError> {
@@ -127,17 +193,24 @@ impl Feed {
         let mut stream = tokio::time::timeout(OPEN_TIMEOUT, opening)
             .await
             .map_err(|_| FeedError::Silent)??;
-        tracing::info!(
-            signer = if signer.is_empty() { "node" } else { signer },
-            "feed open"
-        );
+        let name = if signer.uri.is_empty() {
+            "node"
+        } else {
+            signer.uri.as_str()
+        };
+        tracing::info!(signer = name, at = %signer.endpoint.uri(), "feed open");
         *opened = true;
-        self.tell(FeedEvent::Opened).await?;
+        let mut open = self.open.lock().await;
+        *open += 1;
+        if *open == 1 {
+            self.tell(FeedEvent::Opened).await?;
+        }
+        drop(open);
         loop {
             let message = tokio::select! {
                 message = stream.message() => message?.ok_or(FeedError::Ended)?,
-                _ = self.plan.changed() => {
-                    if *self.plan.borrow_and_update() == *plan {
+                _ = self.feed.plan.changed() => {
+                    if *self.feed.plan.borrow_and_update() == *plan {
                         continue;
                     }
                     return Err(FeedError::Replanned);
@@ -149,25 +222,23 @@ impl Feed {
         }
     }
 
-    async fn open(&self, signer: &str) -> Result<Streaming<v1::FeedMessage>, FeedError> {
+    async fn open(&self, signer: &Signer) -> Result<Streaming<v1::FeedMessage>, FeedError> {
         let mut request = Request::new(v1::WatchStatementsRequest {
-            channel: self.channel.clone(),
+            channel: self.feed.channel.clone(),
         });
-        let endpoint = if signer.is_empty() {
-            let bearer = format!("Bearer {}", self.token)
+        if signer.uri.is_empty() {
+            let bearer = format!("Bearer {}", self.feed.token)
                 .parse()
                 .map_err(|_| FeedError::Token)?;
             request.metadata_mut().insert("authorization", bearer);
-            self.node.borrow().clone()
-        } else {
-            endpoint::parse(signer, None)?
-        };
-        let mut client = SignerServiceClient::new(endpoint.connect().await?);
+        }
+        let mut client = SignerServiceClient::new(signer.endpoint.connect().await?);
         Ok(client.watch_statements(request).await?.into_inner())
     }
 
     async fn tell(&self, event: FeedEvent) -> Result<(), FeedError> {
-        self.events
+        self.feed
+            .events
             .send(Event::Feed(event))
             .await
             .map_err(|_| FeedError::Replanned)
@@ -222,4 +293,111 @@ fn object_key(key: wire::ObjectKey) -> Option<ObjectKey> {
         sequence,
         part,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use espalier_proto::v1::signer_service_server::{SignerService, SignerServiceServer};
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+    use tonic::{Response, Status};
+
+    use super::*;
+
+    type Words = mpsc::Sender<Result<v1::FeedMessage, Status>>;
+
+    /// Hands the test what each feed is to say.
+    struct Puppet(mpsc::Sender<Words>);
+
+    #[tonic::async_trait]
+    impl SignerService for Puppet {
+        async fn get_signer(
+            &self,
+            _: Request<v1::GetSignerRequest>,
+        ) -> Result<Response<v1::Signer>, Status> {
+            Err(Status::unimplemented("not asked here"))
+        }
+
+        type WatchStatementsStream =
+            Pin<Box<dyn futures::Stream<Item = Result<v1::FeedMessage, Status>> + Send>>;
+
+        async fn watch_statements(
+            &self,
+            _: Request<v1::WatchStatementsRequest>,
+        ) -> Result<Response<Self::WatchStatementsStream>, Status> {
+            let (words, stream) = mpsc::channel(4);
+            self.0.send(words).await.unwrap();
+            Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        }
+    }
+
+    async fn puppet() -> (Endpoint, mpsc::Receiver<Words>) {
+        let (opened, feeds) = mpsc::channel(4);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(SignerServiceServer::new(Puppet(opened)))
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        (endpoint::parse(&uri, None).unwrap(), feeds)
+    }
+
+    async fn within<T>(what: impl Future<Output = Option<T>>) -> T {
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, what).await.unwrap().unwrap()
+    }
+
+    fn caught_up() -> Result<v1::FeedMessage, Status> {
+        Ok(v1::FeedMessage {
+            kind: Some(Kind::CaughtUp(v1::CaughtUp {})),
+        })
+    }
+
+    #[tokio::test]
+    async fn one_silent_signer_delays_nothing_and_the_feed_is_lost_with_the_second() {
+        let ((one, mut at_one), (other, mut at_other)) = (puppet().await, puppet().await);
+        let (nodes, attached) = watch::channel(vec![one, other]);
+        let plan = FeedPlan {
+            wanted: true,
+            signers: vec![String::new()],
+        };
+        let (plan, planned) = watch::channel(plan);
+        let (events, mut heard) = mpsc::channel(16);
+        let feed = Feed {
+            channel: "news".to_owned(),
+            nodes: attached,
+            token: "t".to_owned(),
+            plan: planned,
+            events,
+        };
+        let running = tokio::spawn(feed.run());
+        let silent = within(at_one.recv()).await;
+        let speaks = within(at_other.recv()).await;
+        let mut next = async || {
+            let Event::Feed(event) = within(heard.recv()).await else {
+                panic!("only feeds are heard of");
+            };
+            event
+        };
+        assert!(matches!(next().await, FeedEvent::Opened));
+        speaks.send(caught_up()).await.unwrap();
+        assert!(matches!(next().await, FeedEvent::CaughtUp));
+        // One of the two is still there, so nothing is lost, nor opened when the first comes back.
+        drop(silent);
+        let again = within(at_one.recv()).await;
+        again.send(caught_up()).await.unwrap();
+        assert!(matches!(next().await, FeedEvent::CaughtUp));
+        nodes.send_replace(Vec::new());
+        drop(again);
+        drop(speaks);
+        assert!(matches!(next().await, FeedEvent::Lost));
+        drop(plan);
+        tokio::time::timeout(Duration::from_secs(60), running)
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }

@@ -69,6 +69,10 @@ impl Stage {
         for id in ids {
             scene.watch(&id, 0)?;
         }
+        wait_until("every player has received something", PATIENCE, || {
+            let all = scene.viewers.iter().all(|it| !it.received().is_empty());
+            Ok(all.then_some(()))
+        })?;
         let processes = scene.peers.iter().map(|peer| peer.process.id()).collect();
         let mut stage = Self {
             joiner: Joiner::new()?,

@@ -47,8 +47,8 @@ impl Session {
         };
         // The new node has ended the old session by now, or is about to.
         drop(self.leaving.take());
-        self.node.send_replace(self.nodes.current().clone());
         self.nodes.learn(&connected.welcome.endpoints);
+        self.attached_to.send_replace(self.nodes.nearest());
         self.serve(connected).await
     }
 

@@ -131,8 +131,8 @@ enum Outcome {
 pub(crate) struct Session {
     config: SessionConfig,
     nodes: Endpoints,
-    /// Which node the session is attached to, for others.
-    node: watch::Sender<Endpoint>,
+    /// The node that the session is attached to and the one that would be next, for others.
+    attached_to: watch::Sender<Vec<Endpoint>>,
     events: mpsc::Sender<SessionEvent>,
     requests: mpsc::Receiver<SessionRequest>,
     reports: watch::Receiver<v1::Report>,
@@ -148,7 +148,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(
         config: SessionConfig,
-        (nodes, node): (Endpoints, watch::Sender<Endpoint>),
+        (nodes, attached_to): (Endpoints, watch::Sender<Vec<Endpoint>>),
         events: mpsc::Sender<SessionEvent>,
         requests: mpsc::Receiver<SessionRequest>,
         reports: watch::Receiver<v1::Report>,
@@ -156,7 +156,7 @@ impl Session {
         Self {
             config,
             nodes,
-            node,
+            attached_to,
             events,
             requests,
             reports,

@@ -160,7 +160,7 @@ struct Peer {
     events: mpsc::Receiver<SessionEvent>,
     requests: mpsc::Sender<SessionRequest>,
     reports: watch::Sender<v1::Report>,
-    attached_to: watch::Receiver<tonic::transport::Endpoint>,
+    attached_to: watch::Receiver<Vec<tonic::transport::Endpoint>>,
     end: tokio::task::JoinHandle<SessionEnd>,
 }
 
@@ -185,8 +185,8 @@ impl Peer {
         };
         let uris: Vec<_> = addresses.iter().map(|at| format!("http://{at}")).collect();
         let nodes = crate::endpoints::Endpoints::new(&uris, None).unwrap();
-        let (node, attached_to) = watch::channel(nodes.current().clone());
-        let session = Session::new(config, (nodes, node), sender, taken, reported);
+        let (attached, attached_to) = watch::channel(nodes.nearest());
+        let session = Session::new(config, (nodes, attached), sender, taken, reported);
         Self {
             attached_to,
             events,
@@ -517,7 +517,7 @@ async fn a_peer_whose_node_is_lost_goes_on_to_one_that_the_node_named() {
         "of its sessions the later wins"
     );
     assert!(matches!(peer.event().await, SessionEvent::Welcomed(_)));
-    let uri = peer.attached_to.borrow().uri().to_string();
+    let uri = peer.attached_to.borrow()[0].uri().to_string();
     assert_eq!(uri.trim_end_matches('/'), second.uri());
 }
 
