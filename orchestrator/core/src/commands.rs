@@ -32,9 +32,9 @@ pub enum ChannelCommand {
 pub struct Assignment {
     /// Peers ignore an older one than they have.
     pub generation: Generation,
-    /// Ordered by track.
+    /// Ordered by track and stripe; every stripe of a track, each once.
     pub tracks: Vec<TrackAssignment>,
-    /// The links that it must accept, ordered by track and peer.
+    /// The links that it must accept, ordered by track, stripe and peer.
     pub children: Vec<ChildAssignment>,
     /// What it may take from the CDN beyond its assigned sources.
     pub cdn_lease: CdnLease,
@@ -42,11 +42,15 @@ pub struct Assignment {
     pub upload_bps: u64,
 }
 
-/// One track of an assignment.
+/// One stripe of a track in an assignment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackAssignment {
-    /// Which.
+    /// Of which track.
     pub track: TrackName,
+    /// Which stripe of it: the chunks whose index modulo `stripes` this is.
+    pub stripe: u8,
+    /// Into how many stripes the track is cut, at least 1; the same in all of the track's entries.
+    pub stripes: u8,
     /// Where it comes from.
     pub source: Source,
     /// Connected in advance and silent until needed; `None` for a root.
@@ -60,6 +64,8 @@ pub struct TrackAssignment {
 pub struct ChildAssignment {
     /// Which track it takes.
     pub track: TrackName,
+    /// Which stripe of it.
+    pub stripe: u8,
     /// Who.
     pub peer: PeerId,
     /// The child holds this link as its standby.

@@ -49,7 +49,8 @@ impl Content {
         let mut bytes = Bytes(Vec::with_capacity(512));
         self.tracks.len().hash(&mut bytes);
         for track in &self.tracks {
-            (&track.track, track.source, track.standby).hash(&mut bytes);
+            (&track.track, track.stripe, track.stripes).hash(&mut bytes);
+            (track.source, track.standby).hash(&mut bytes);
         }
         self.children.hash(&mut bytes);
         self.cdn_lease.hash(&mut bytes);
@@ -83,6 +84,7 @@ pub(crate) enum Since {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceSince {
     pub(crate) track: TrackName,
+    pub(crate) stripe: u8,
     pub(crate) source: Source,
     pub(crate) since: Since,
 }
@@ -143,13 +145,15 @@ impl Dispatch {
         }
         let known = &record.sources;
         let since = |told: &TrackAssignment| {
-            let (track, source) = (told.track.clone(), told.source);
-            let known = known
-                .iter()
-                .find(|k| k.track == track && k.source == source);
+            let (track, stripe, source) = (told.track.clone(), told.stripe, told.source);
+            let same = |known: &&SourceSince| {
+                known.track == track && known.stripe == stripe && known.source == source
+            };
+            let known = known.iter().find(same);
             let since = known.map_or(Since::Entry(self.entry), |known| known.since);
             SourceSince {
                 track,
+                stripe,
                 source,
                 since,
             }
@@ -239,16 +243,17 @@ impl Dispatch {
             .is_some_and(|record| record.told.is_some())
     }
 
-    /// Whether a peer that holds `held` knows the track's source as it was last decided.
+    /// Whether a peer that holds `held` knows the stripe's source as it was last decided.
     pub(crate) fn knows_source(
         &self,
         peer: PeerId,
         track: &TrackName,
+        stripe: u8,
         held: Option<Generation>,
     ) -> bool {
         let record = self.records.get(&peer);
         let mut sources = record.into_iter().flat_map(|record| &record.sources);
-        let known = sources.find(|known| known.track == *track);
+        let known = sources.find(|known| known.track == *track && known.stripe == stripe);
         match (held, known.map(|known| known.since)) {
             (None, _) | (_, None) => true,
             (Some(_), Some(Since::Entry(_))) => false,
@@ -295,6 +300,8 @@ mod tests {
         Content {
             tracks: vec![TrackAssignment {
                 track,
+                stripe: 0,
+                stripes: 1,
                 source,
                 standby,
                 make_before_break,
@@ -397,19 +404,19 @@ mod tests {
         dispatch.close_entry();
         commit(&mut dispatch, 6);
         assert!(
-            dispatch.knows_source(PEER, &track, Some(at(5))),
+            dispatch.knows_source(PEER, &track, 0, Some(at(5))),
             "only the budget is newer"
         );
-        assert!(!dispatch.knows_source(PEER, &track, Some(at(4))));
+        assert!(!dispatch.knows_source(PEER, &track, 0, Some(at(4))));
         dispatch.stage(PEER, content(under(3), false, 2));
         dispatch.close_entry();
         assert!(
-            !dispatch.knows_source(PEER, &track, Some(at(6))),
+            !dispatch.knows_source(PEER, &track, 0, Some(at(6))),
             "its entry is pending"
         );
         commit(&mut dispatch, 7);
-        assert!(dispatch.knows_source(PEER, &track, Some(at(7))));
-        assert!(dispatch.knows_source(PEER, &track, None));
+        assert!(dispatch.knows_source(PEER, &track, 0, Some(at(7))));
+        assert!(dispatch.knows_source(PEER, &track, 0, None));
     }
 
     #[test]
@@ -437,12 +444,12 @@ mod tests {
         assert_eq!(sent[0].1.tracks[0].source, under(3));
         let track: TrackName = "v0".parse().unwrap();
         assert!(
-            !dispatch.knows_source(PEER, &track, Some(at(5))),
+            !dispatch.knows_source(PEER, &track, 0, Some(at(5))),
             "4 is pending"
         );
         let sent = dispatch.committed(at(6), 9).unwrap();
         assert_eq!(sent[0].1.tracks[0].source, under(4));
-        assert!(dispatch.knows_source(PEER, &track, Some(at(6))));
+        assert!(dispatch.knows_source(PEER, &track, 0, Some(at(6))));
         assert_eq!(dispatch.committed(at(7), 1), None);
     }
 }

@@ -111,7 +111,9 @@ pub struct SessionOpened {
 pub struct HeldEdge {
     /// For which track.
     pub track: TrackName,
-    /// Where it takes the track from now.
+    /// For which stripe of it.
+    pub stripe: u8,
+    /// Where it takes the stripe from now.
     pub source: Source,
     /// Where it would take it from.
     pub standby: Option<Source>,
@@ -167,7 +169,9 @@ pub struct SourceReport {
     pub peer: PeerId,
     /// For which track.
     pub track: TrackName,
-    /// Where it takes the track from.
+    /// For which stripe of it.
+    pub stripe: u8,
+    /// Where it takes the stripe from.
     pub source: Source,
     /// How that goes.
     pub state: SourceState,

@@ -26,7 +26,7 @@ pub(crate) struct Recovery {
     missing: BTreeSet<PeerId>,
     left: BTreeSet<PeerId>,
     /// The last word on each source.
-    reports: BTreeMap<PeerId, BTreeMap<TrackName, SourceReport>>,
+    reports: BTreeMap<PeerId, BTreeMap<(TrackName, u8), SourceReport>>,
 }
 
 impl Recovery {
@@ -104,12 +104,12 @@ impl Recovery {
         let held = returning
             .held
             .iter_mut()
-            .find(|held| held.track == report.track);
+            .find(|held| held.track == report.track && held.stripe == report.stripe);
         if let (Some(held), SourceState::Flowing) = (held, report.state) {
             held.source = report.source;
         }
         let said = self.reports.entry(report.peer).or_default();
-        said.insert(report.track.clone(), report.clone());
+        said.insert((report.track.clone(), report.stripe), report.clone());
     }
 
     pub(crate) fn remove(&mut self, peer: PeerId) {
@@ -166,6 +166,7 @@ mod tests {
             tracks: Vec::new(),
             held: vec![HeldEdge {
                 track,
+                stripe: 0,
                 source,
                 standby: None,
                 children,

@@ -15,6 +15,8 @@ use crate::status::Violation;
 
 /// Most tracks that a peer may watch, or hold, at once.
 pub(crate) const MAX_TRACKS: usize = 64;
+/// Into how many stripes a track may be cut.
+pub(crate) const MAX_STRIPES: u8 = 8;
 /// Most children that a returning peer may name for one track.
 const MAX_HELD_CHILDREN: usize = 4_096;
 /// Longest detail of a link event that is looked at, bytes.
@@ -87,6 +89,16 @@ pub(crate) fn source(faults: &mut Faults, field: &str, source: &v1::Source) -> O
     }
 }
 
+pub(crate) fn stripe(faults: &mut Faults, field: &str, given: u32) -> Option<u8> {
+    let stripe = u8::try_from(given)
+        .ok()
+        .filter(|stripe| *stripe < MAX_STRIPES);
+    if stripe.is_none() {
+        faults.add(field, format!("is not below {MAX_STRIPES}"));
+    }
+    stripe
+}
+
 fn required_source(faults: &mut Faults, field: &str, given: Option<&v1::Source>) -> Option<Source> {
     let Some(given) = given else {
         faults.add(field, "is missing");
@@ -100,7 +112,7 @@ pub(crate) fn held(
     field: &str,
     edges: &[v1::HeldEdge],
 ) -> Option<Vec<core_::HeldEdge>> {
-    if edges.len() > MAX_TRACKS {
+    if edges.len() > MAX_TRACKS * usize::from(MAX_STRIPES) {
         faults.add(field, format!("names more than {MAX_TRACKS} tracks"));
         return None;
     }
@@ -114,6 +126,7 @@ pub(crate) fn held(
 
 fn held_edge(faults: &mut Faults, field: &str, edge: &v1::HeldEdge) -> Option<core_::HeldEdge> {
     let track = faults.parse(&format!("{field}.track"), &edge.track);
+    let stripe = stripe(faults, &format!("{field}.stripe"), edge.stripe);
     let from = required_source(faults, &format!("{field}.source"), edge.source.as_ref());
     let standby = edge
         .standby
@@ -132,6 +145,7 @@ fn held_edge(faults: &mut Faults, field: &str, edge: &v1::HeldEdge) -> Option<co
         .collect();
     Some(core_::HeldEdge {
         track: track?,
+        stripe: stripe?,
         source: from?,
         standby: standby.flatten(),
         children: children?,
@@ -188,6 +202,7 @@ pub(crate) fn source_event(
 ) -> Result<SourceReport, Vec<Violation>> {
     let mut faults = Faults::default();
     let track = faults.parse("source_event.track", &event.track);
+    let stripe = stripe(&mut faults, "source_event.stripe", event.stripe);
     let from = required_source(&mut faults, "source_event.source", event.source.as_ref());
     let state = match v1::SourceState::try_from(event.state) {
         Ok(v1::SourceState::Flowing) => Some(SourceState::Flowing),
@@ -202,12 +217,13 @@ pub(crate) fn source_event(
         faults.add("source_event.source", "is the peer itself");
     }
     let generation = event.generation.map(generation);
-    let parts = track.zip(from).zip(state);
+    let parts = track.zip(stripe).zip(from).zip(state);
     faults
         .result(parts)
-        .map(|((track, source), state)| SourceReport {
+        .map(|(((track, stripe), source), state)| SourceReport {
             peer,
             track,
+            stripe,
             source,
             state,
             generation,
@@ -253,12 +269,15 @@ pub(crate) fn source_out(source: Source) -> v1::Source {
 pub(crate) fn assignment_out(assignment: &core_::Assignment) -> v1::Assignment {
     let tracks = assignment.tracks.iter().map(|track| v1::TrackAssignment {
         track: track.track.to_string(),
+        stripe: track.stripe.into(),
+        stripes: track.stripes.into(),
         source: Some(source_out(track.source)),
         standby: track.standby.map(source_out),
         make_before_break: track.make_before_break,
     });
     let children = assignment.children.iter().map(|child| v1::ChildAssignment {
         track: child.track.to_string(),
+        stripe: child.stripe.into(),
         peer: child.peer.to_string(),
         standby: child.standby,
     });

@@ -135,6 +135,7 @@ impl Audience {
         let standby: BTreeMap<_, _> = told.map(|track| (&track.track, track.standby)).collect();
         let held = peer.flowing.iter().map(|(track, source)| HeldEdge {
             track: track.clone(),
+            stripe: 0,
             source: *source,
             standby: standby.get(track).copied().flatten(),
             children: children(track),
@@ -301,6 +302,7 @@ impl Audience {
         let report = SourceReport {
             peer,
             track,
+            stripe: 0,
             source,
             state,
             generation,

@@ -204,6 +204,7 @@ impl EngineTask {
         let core::Held { generation, edges } = self.engine.held();
         let edges = edges.into_iter().map(|edge| v1::HeldEdge {
             track: edge.track.0,
+            stripe: 0,
             source: edge.source.map(translate::source_out),
             standby: edge.standby.map(translate::source_out),
             children: edge.children.iter().map(ToString::to_string).collect(),

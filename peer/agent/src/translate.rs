@@ -160,6 +160,7 @@ pub(crate) fn source_report_out(report: core::SourceReport) -> SessionRequest {
     };
     SessionRequest::Source(v1::SourceEvent {
         track: report.track.0,
+        stripe: 0,
         source: report.source.map(source_out),
         state: state.into(),
         generation: Some(generation_out(report.generation)),
@@ -198,6 +199,8 @@ mod tests {
             }),
             tracks: vec![v1::TrackAssignment {
                 track: "v0".to_owned(),
+                stripe: 0,
+                stripes: 1,
                 source: peer_source("00000000000000aa"),
                 standby: Some(v1::Source {
                     kind: Some(v1::source::Kind::Cdn(v1::Cdn {})),
@@ -206,6 +209,7 @@ mod tests {
             }],
             children: vec![v1::ChildAssignment {
                 track: "v0".to_owned(),
+                stripe: 0,
                 peer: "00000000000000bb".to_owned(),
                 standby: true,
             }],

@@ -255,6 +255,7 @@ fn source_report(peer: PeerId, report: &SourceReport) -> Option<ChannelEvent> {
     Some(ChannelEvent::Source(plan::SourceReport {
         peer: plan::PeerId(peer.0),
         track: report.track.as_str().parse().expect("a name"),
+        stripe: 0,
         source,
         state,
         generation: Some(to_planner(report.generation)),

@@ -153,6 +153,8 @@ fn track_assignment(forest: &Forest, node: NodeRef) -> Option<TrackAssignment> {
     let record = forest.node(node);
     Some(TrackAssignment {
         track: forest.tree(record.track).name.clone(),
+        stripe: 0,
+        stripes: 1,
         source: forest.source_at(record.source)?,
         standby: forest.standby_of(node),
         make_before_break: record.former.is_some(),
@@ -165,6 +167,7 @@ fn child_assignments(forest: &Forest, node: NodeRef) -> Vec<ChildAssignment> {
     let track = &forest.tree(record.track).name;
     let child = |peer: PeerId, standby| ChildAssignment {
         track: track.clone(),
+        stripe: 0,
         peer,
         standby,
     };

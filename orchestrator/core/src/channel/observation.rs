@@ -114,9 +114,12 @@ impl ChannelEngine {
                 record.former.map(|former| former.place),
             ];
             let (from, warm) = (record.source, record.warm);
-            let knows = self
-                .dispatch
-                .knows_source(opened.peer, &held.track, opened.generation);
+            let knows = self.dispatch.knows_source(
+                opened.peer,
+                &held.track,
+                held.stripe,
+                opened.generation,
+            );
             if warm && knows && !known.contains(&place) {
                 self.adopt_switch(node, from, place);
             }
@@ -138,9 +141,12 @@ impl ChannelEngine {
             // A newcomer takes its first objects from the CDN wherever its place is; and who does not
             // know its place yet will go there as soon as it does.
             let starts = !warm && place == Some(Place::Cdn);
-            let knows = self
-                .dispatch
-                .knows_source(report.peer, &report.track, report.generation);
+            let knows = self.dispatch.knows_source(
+                report.peer,
+                &report.track,
+                report.stripe,
+                report.generation,
+            );
             if knows && !starts {
                 self.adopt_switch(node, source, place);
             }

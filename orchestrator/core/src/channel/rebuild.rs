@@ -86,6 +86,7 @@ fn sources(
     sources.extend(record.edges.iter().filter_map(|known| {
         Some(SourceSince {
             track: name(known.track)?.clone(),
+            stripe: 0,
             source: known.edge.source,
             since: Since::Generation(generation(known.since)),
         })

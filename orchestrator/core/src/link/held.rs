@@ -10,12 +10,14 @@ use crate::ids::{PeerId, Source};
 pub(super) fn held_after(assignment: &Assignment) -> Vec<HeldEdge> {
     let held = |track: &TrackAssignment| HeldEdge {
         track: track.track.clone(),
+        stripe: track.stripe,
         source: track.source,
         standby: track.standby,
         children: assignment
             .children
             .iter()
-            .filter(|child| child.track == track.track && !child.standby)
+            .filter(|child| child.track == track.track && child.stripe == track.stripe)
+            .filter(|child| !child.standby)
             .map(|child| child.peer)
             .collect(),
     };

@@ -57,6 +57,7 @@ fn assignment(source: Source, children: &[u64], index: u64) -> Assignment {
     let track: crate::ids::TrackName = "v0".parse().unwrap();
     let child = |peer: &u64| ChildAssignment {
         track: track.clone(),
+        stripe: 0,
         peer: PeerId(*peer),
         standby: false,
     };
@@ -68,6 +69,8 @@ fn assignment(source: Source, children: &[u64], index: u64) -> Assignment {
         },
         tracks: vec![TrackAssignment {
             track: track.clone(),
+            stripe: 0,
+            stripes: 1,
             source,
             standby: None,
             make_before_break: false,
@@ -290,6 +293,7 @@ fn a_stream_that_opens_says_every_session_and_what_nobody_took_in() {
     let flowing = Said::Source(SourceReport {
         peer: PeerId(1),
         track: "v0".parse().unwrap(),
+        stripe: 0,
         source: Source::Cdn,
         state: SourceState::Flowing,
         generation: None,

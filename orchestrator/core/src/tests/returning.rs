@@ -193,6 +193,7 @@ fn impossible_claims_are_not_taken_up() {
         tracks: Vec::new(),
         held: vec![HeldEdge {
             track: track("v0"),
+            stripe: 0,
             source,
             standby: None,
             children: Vec::new(),

@@ -222,6 +222,7 @@ fn interior_nodes_have_a_successor_outside_their_subtree_where_there_is_one() {
         };
         let waits = ChildAssignment {
             track: track("v0"),
+            stripe: 0,
             peer: row.peer,
             standby: true,
         };
@@ -362,6 +363,7 @@ fn a_report_from_before_the_last_decision_is_ignored() {
     let report = SourceReport {
         peer: peer(3),
         track: track("v0"),
+        stripe: 0,
         source: Source::Peer(lost),
         state: SourceState::Flowing,
         generation: Some(held),

@@ -290,6 +290,7 @@ impl World {
         self.event(ChannelEvent::Source(SourceReport {
             peer,
             track,
+            stripe: 0,
             source,
             state,
             generation,
@@ -361,6 +362,7 @@ impl World {
         };
         let held = actor.flowing.iter().map(|(track, source)| HeldEdge {
             track: track.clone(),
+            stripe: 0,
             source: *source,
             standby: standby(track),
             children: served(peer(id), track),

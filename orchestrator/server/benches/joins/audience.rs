@@ -245,6 +245,7 @@ async fn answer(say: &mpsc::Sender<v1::PeerMessage>, assignment: &v1::Assignment
     said.extend(assignment.tracks.iter().map(|track| {
         Said::SourceEvent(v1::SourceEvent {
             track: track.track.clone(),
+            stripe: track.stripe,
             source: track.source.clone(),
             state: v1::SourceState::Flowing.into(),
             generation,

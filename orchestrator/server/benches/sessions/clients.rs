@@ -123,6 +123,7 @@ async fn notice(mut session: Session) -> Option<u64> {
                 said.extend(assignment.tracks.into_iter().map(|track| {
                     Said::SourceEvent(v1::SourceEvent {
                         track: track.track,
+                        stripe: track.stripe,
                         source: track.source,
                         state: v1::SourceState::Flowing.into(),
                         generation,

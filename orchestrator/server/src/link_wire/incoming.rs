@@ -167,6 +167,8 @@ fn assignment_in(assignment: &v1::Assignment) -> Option<core_::Assignment> {
     let track = |track: &v1::TrackAssignment| {
         Some(core_::TrackAssignment {
             track: track.track.parse().ok()?,
+            stripe: stripe_in(track.stripe)?,
+            stripes: u8::try_from(track.stripes.max(1)).ok()?,
             source: source_in(track.source.as_ref()?)?,
             standby: match &track.standby {
                 Some(standby) => Some(source_in(standby)?),
@@ -178,6 +180,7 @@ fn assignment_in(assignment: &v1::Assignment) -> Option<core_::Assignment> {
     let child = |child: &v1::ChildAssignment| {
         Some(core_::ChildAssignment {
             track: child.track.parse::<TrackName>().ok()?,
+            stripe: stripe_in(child.stripe)?,
             peer: child.peer.parse().ok()?,
             standby: child.standby,
         })
@@ -202,6 +205,10 @@ fn assignment_in(assignment: &v1::Assignment) -> Option<core_::Assignment> {
 
 fn source_in(source: &v1::Source) -> Option<Source> {
     translate::source(&mut Faults::default(), "source", source)
+}
+
+fn stripe_in(stripe: u32) -> Option<u8> {
+    translate::stripe(&mut Faults::default(), "stripe", stripe)
 }
 
 fn seats_in(seats: &[wire::Whereabouts]) -> Vec<Whereabouts> {

@@ -49,6 +49,7 @@ mod tests {
             tracks: vec!["v0".parse().unwrap()],
             held: vec![core_::HeldEdge {
                 track: "v0".parse().unwrap(),
+                stripe: 3,
                 source: Source::Peer(PeerId(1)),
                 standby: Some(Source::Cdn),
                 children: vec![PeerId(2)],
@@ -76,6 +77,7 @@ mod tests {
         let source = core_::SourceReport {
             peer,
             track: "v0".parse().unwrap(),
+            stripe: 5,
             source: Source::Cdn,
             state: core_::SourceState::Bypass,
             generation: Some(generation()),
@@ -132,12 +134,15 @@ mod tests {
             generation: generation(),
             tracks: vec![core_::TrackAssignment {
                 track: "v0".parse().unwrap(),
+                stripe: 1,
+                stripes: 4,
                 source: Source::Peer(PeerId(1)),
                 standby: Some(Source::Cdn),
                 make_before_break: true,
             }],
             children: vec![core_::ChildAssignment {
                 track: "v0".parse().unwrap(),
+                stripe: 2,
                 peer: PeerId(2),
                 standby: true,
             }],

@@ -70,6 +70,7 @@ fn attached_out(attached: &Attached) -> wire::Attached {
     };
     let held = session.held.iter().map(|edge| v1::HeldEdge {
         track: edge.track.to_string(),
+        stripe: edge.stripe.into(),
         source: Some(source_out(edge.source)),
         standby: edge.standby.map(source_out),
         children: edge.children.iter().map(PeerId::to_string).collect(),
@@ -120,6 +121,7 @@ fn said_out(said: &Said) -> change::Kind {
             };
             change::Kind::SourceEvent(v1::SourceEvent {
                 track: report.track.to_string(),
+                stripe: report.stripe.into(),
                 source: Some(source_out(report.source)),
                 state: state.into(),
                 generation: report.generation.map(generation_out),

@@ -152,6 +152,7 @@ async fn after_kill_9_channels_keys_tokens_and_tickets_are_there_and_the_tree_is
         generation: held.generation,
         held: vec![v1::HeldEdge {
             track: track_name.clone(),
+            stripe: 0,
             source: Some(v1::Source { kind: Some(source) }),
             standby: None,
             children,

@@ -206,10 +206,12 @@ async fn bad_messages_end_the_session_with_details() {
         (
             Said::SourceEvent(v1::SourceEvent {
                 state: 77,
+                stripe: 8,
                 ..Default::default()
             }),
             &[
                 "source_event.track",
+                "source_event.stripe",
                 "source_event.source",
                 "source_event.state",
             ],

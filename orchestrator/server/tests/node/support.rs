@@ -332,6 +332,7 @@ impl FakePeer {
         for track in &assignment.tracks {
             self.say(Said::SourceEvent(v1::SourceEvent {
                 track: track.track.clone(),
+                stripe: track.stripe,
                 source: track.source.clone(),
                 state: v1::SourceState::Flowing.into(),
                 generation: assignment.generation,

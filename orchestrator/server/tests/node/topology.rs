@@ -267,6 +267,7 @@ async fn a_signal_waits_for_a_receiver_that_is_between_two_sessions() {
 fn open_held(child: u64) -> v1::Open {
     let held = v1::HeldEdge {
         track: "main".to_owned(),
+        stripe: 0,
         source: Some(v1::Source {
             kind: Some(v1::source::Kind::Cdn(v1::Cdn {})),
         }),

@@ -15,7 +15,8 @@ pub(crate) struct Standing {
     /// Acknowledged since the session was last opened.
     acknowledged: Option<v1::Generation>,
     links: BTreeMap<String, v1::LinkEvent>,
-    sources: BTreeMap<String, v1::SourceEvent>,
+    /// By track and stripe.
+    sources: BTreeMap<(String, u32), v1::SourceEvent>,
     tracks: Option<Vec<String>>,
 }
 
@@ -35,11 +36,12 @@ impl Standing {
                 Some(Kind::LinkEvent(event))
             }
             SessionRequest::Source(event) => {
-                self.sources.insert(event.track.clone(), event.clone());
+                let stripe = (event.track.clone(), event.stripe);
+                self.sources.insert(stripe, event.clone());
                 Some(Kind::SourceEvent(event))
             }
             SessionRequest::WantTracks(tracks) => {
-                self.sources.retain(|track, _| tracks.contains(track));
+                self.sources.retain(|(track, _), _| tracks.contains(track));
                 self.tracks = Some(tracks.clone());
                 Some(Kind::WantTracks(v1::WantTracks { tracks }))
             }
@@ -96,6 +98,7 @@ mod tests {
     fn source(track: &str, state: v1::SourceState) -> SessionRequest {
         SessionRequest::Source(v1::SourceEvent {
             track: track.to_owned(),
+            stripe: 0,
             source: None,
             state: state.into(),
             generation: None,

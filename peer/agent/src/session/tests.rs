@@ -229,6 +229,7 @@ fn any_port() -> SocketAddr {
 fn source_event(state: v1::SourceState) -> SessionRequest {
     SessionRequest::Source(v1::SourceEvent {
         track: "v0".to_owned(),
+        stripe: 0,
         source: None,
         state: state.into(),
         generation: None,

@@ -357,6 +357,7 @@ impl Node {
         let kind = source.map_or_else(cdn, |id| v1::source::Kind::Peer(id.to_owned()));
         let child = |id: &&str| v1::ChildAssignment {
             track: "main".to_owned(),
+            stripe: 0,
             peer: (*id).to_owned(),
             standby: false,
         };
@@ -368,6 +369,8 @@ impl Node {
             }),
             tracks: vec![v1::TrackAssignment {
                 track: "main".to_owned(),
+                stripe: 0,
+                stripes: 1,
                 source: Some(v1::Source { kind: Some(kind) }),
                 standby: source.map(|_| v1::Source { kind: Some(cdn()) }),
                 make_before_break: false,

@@ -13,7 +13,7 @@ pub(super) struct Session {
     /// An owner has been told of it.
     pub(super) asked: bool,
     /// The peer's last word on each of its sources.
-    pub(super) sources: BTreeMap<TrackName, SourceReport>,
+    pub(super) sources: BTreeMap<(TrackName, u8), SourceReport>,
 }
 
 impl Session {
@@ -27,14 +27,17 @@ impl Session {
             Said::WantTracks(tracks) => {
                 self.opened.tracks.clone_from(tracks);
                 let wanted = |track: &TrackName| tracks.is_empty() || tracks.contains(track);
-                self.sources.retain(|track, _| wanted(track));
+                self.sources.retain(|(track, _), _| wanted(track));
             }
             Said::Source(report) => {
                 let mut held = self.opened.held.iter_mut();
-                if let Some(held) = held.find(|held| held.track == report.track) {
+                if let Some(held) =
+                    held.find(|held| held.track == report.track && held.stripe == report.stripe)
+                {
                     held.source = report.source;
                 }
-                self.sources.insert(report.track.clone(), report.clone());
+                let stripe = (report.track.clone(), report.stripe);
+                self.sources.insert(stripe, report.clone());
             }
             Said::Link(_) => {}
         }
