@@ -11,8 +11,8 @@ use espalier_orchestrator_core::state::{
     ShardOp, ShardState, Telling, TrackRecord,
 };
 use espalier_orchestrator_core::{
-    ChannelEngine, ChannelEvent, ChannelId, PeerId, PeerRole, Policy, PolicyDraft, SessionOpened,
-    Source, TrackIndex,
+    ChannelEngine, ChannelEvent, ChannelId, PeerId, PeerProfile, PeerRole, Policy, PolicyDraft,
+    SessionOpened, Source, TrackIndex,
 };
 
 const FANOUT: u64 = 4;
@@ -58,6 +58,7 @@ impl Audience {
         Offer {
             role: PeerRole::Contributor,
             upload_bps: 8_000_000,
+            profile: PeerProfile::default(),
             wanted: Vec::new(),
             joined_at: NOW,
         }
@@ -303,6 +304,7 @@ fn opened(number: u64) -> SessionOpened {
         attachment: 1,
         role: offer.role,
         upload_bps: offer.upload_bps,
+        profile: offer.profile,
         tracks: Vec::new(),
         held: Vec::new(),
         generation: Some(espalier_orchestrator_core::Generation::default()),

@@ -17,11 +17,13 @@ mod accusations;
 mod attendance;
 mod entry;
 mod observation;
+mod profiles;
 mod rebuild;
 
 pub(crate) use entry::content;
 
 use core::time::Duration;
+use profiles::Profiles;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::audience::{Audience, Counters};
@@ -68,6 +70,7 @@ pub struct ChannelEngine {
     sessions: SessionTable,
     dispatch: Dispatch,
     suspects: Suspects,
+    profiles: Profiles,
     /// What the next entry says of the suspects.
     said: Said,
     /// The tracks as the last entry had them.
@@ -115,6 +118,7 @@ impl ChannelEngine {
             sessions: SessionTable::default(),
             dispatch: Dispatch::default(),
             suspects: Suspects::default(),
+            profiles: Profiles::default(),
             said: Said::default(),
             tracks: Vec::new(),
             entries: 0,

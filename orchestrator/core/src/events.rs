@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Generation, PeerId, Source, TrackIndex, TrackName};
 use crate::policy::Policy;
+use crate::profile::PeerProfile;
 
 /// Something that happened, as the shell learned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct SessionOpened {
     pub role: PeerRole,
     /// Wire bit/s that it offers to upload.
     pub upload_bps: u64,
+    /// What it is besides.
+    pub profile: PeerProfile,
     /// The tracks that it wants, by name; empty: the defaults.
     pub tracks: Vec<TrackName>,
     /// What it has, if it comes back.
@@ -207,6 +210,10 @@ pub struct PeerReport {
     pub stalls: u32,
     /// How long, together.
     pub stall_ms: u32,
+    /// How long children waited with more to send than their links took, together.
+    pub backlogged_ms: u64,
+    /// Media bytes sent to children meanwhile: over that time, what the uplink carries.
+    pub backlogged_bytes: u64,
 }
 
 /// A track of the channel.

@@ -20,6 +20,7 @@ mod ids;
 pub mod link;
 mod pairs;
 mod policy;
+mod profile;
 mod recovery;
 mod sessions;
 pub mod state;
@@ -36,7 +37,10 @@ pub use events::{
 pub use ids::{
     ChannelId, Generation, IdError, NodeId, PeerId, ShardId, Source, TrackIndex, TrackName,
 };
-pub use policy::{Policy, PolicyDraft, PolicyError, PolicyMistake};
+pub use policy::{
+    Policy, PolicyDraft, PolicyError, PolicyMistake, Privacy, RegionBudget, SiteRule, SiteTable,
+};
+pub use profile::{DeviceClass, Locality, NatClass, PeerProfile};
 pub use view::{Finding, NodeState, NodeView, Suspect};
 
 #[cfg(test)]

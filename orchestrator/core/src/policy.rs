@@ -2,28 +2,18 @@
 //!
 //! A [`PolicyDraft`] is what somebody wrote; a [`Policy`] is complete and within its limits.
 
-use core::fmt;
+mod draft;
+mod mistakes;
+mod sites;
 
 use serde::{Deserialize, Serialize};
 
 use crate::events::PeerRole;
+use crate::profile::{DeviceClass, PeerProfile};
 
-/// A policy as written: absent fields take their defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct PolicyDraft {
-    /// How many peers the CDN feeds if the audience's upload allows; default 1.
-    pub target_roots: Option<u32>,
-    /// How many peers the planner may have the CDN feed; default: no limit.
-    pub max_planned_roots: Option<u32>,
-    /// Depth 1 is a root; default 12, at most 64.
-    pub max_depth: Option<u32>,
-    /// Wire bytes per payload byte, per mille; default 1200.
-    pub overhead_permille: Option<u32>,
-    /// Children at the most, whatever the upload; default 16 (relays: 256).
-    pub max_children: Option<u32>,
-    /// What one peer may take from the CDN while its sources fail; default 4 times its tracks' rate.
-    pub cdn_lease_bps: Option<u64>,
-}
+pub use draft::{PolicyDraft, Privacy, RegionBudget, SiteRule};
+pub use mistakes::{PolicyError, PolicyMistake};
+pub use sites::SiteTable;
 
 /// A complete policy within its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +25,15 @@ pub struct Policy {
     pub(crate) max_children: u32,
     pub(crate) max_relay_children: u32,
     pub(crate) cdn_lease_bps: Option<u64>,
+    pub(crate) stripes: u8,
+    pub(crate) privacy: Privacy,
+    pub(crate) allow_metered: bool,
+    pub(crate) allow_battery: bool,
+    pub(crate) allow_mobile: bool,
+    pub(crate) max_planned_moves_per_viewer_hour: u32,
+    /// Ordered by region.
+    pub(crate) cdn_budget_by_region: Vec<RegionBudget>,
+    pub(crate) sites: SiteTable,
 }
 
 impl Default for Policy {
@@ -47,6 +46,14 @@ impl Default for Policy {
             max_children: 16,
             max_relay_children: 256,
             cdn_lease_bps: None,
+            stripes: 1,
+            privacy: Privacy::Any,
+            allow_metered: false,
+            allow_battery: false,
+            allow_mobile: false,
+            max_planned_moves_per_viewer_hour: 1,
+            cdn_budget_by_region: Vec::new(),
+            sites: SiteTable::default(),
         }
     }
 }
@@ -57,39 +64,8 @@ impl Policy {
     /// # Errors
     /// Every mistake in it, each with its key.
     pub fn validate(draft: &PolicyDraft) -> Result<Self, PolicyError> {
-        let mut mistakes = Vec::new();
-        let mut within = |key, value: Option<u32>, low: u32, high: u32| {
-            if value.is_some_and(|value| value < low || value > high) {
-                let problem = format!("must be between {low} and {high}");
-                mistakes.push(PolicyMistake { key, problem });
-            }
-        };
-        within("target_roots", draft.target_roots, 1, 100_000);
-        within("max_planned_roots", draft.max_planned_roots, 1, 1_000_000);
-        within("max_depth", draft.max_depth, 1, 64);
-        within("overhead_permille", draft.overhead_permille, 1000, 10_000);
-        within("max_children", draft.max_children, 1, 4096);
         let policy = Self::default().with(draft);
-        if policy
-            .max_planned_roots
-            .is_some_and(|most| most < policy.target_roots)
-        {
-            let problem = format!("must be at least target_roots, {}", policy.target_roots);
-            mistakes.push(PolicyMistake {
-                key: "max_planned_roots",
-                problem,
-            });
-        }
-        if draft
-            .cdn_lease_bps
-            .is_some_and(|bps| !(64_000..=10_000_000_000).contains(&bps))
-        {
-            let problem = "must be between 64000 and 10000000000".to_owned();
-            mistakes.push(PolicyMistake {
-                key: "cdn_lease_bps",
-                problem,
-            });
-        }
+        let mistakes = mistakes::find(draft, policy.target_roots);
         if mistakes.is_empty() {
             Ok(policy)
         } else {
@@ -98,6 +74,9 @@ impl Policy {
     }
 
     fn with(self, draft: &PolicyDraft) -> Self {
+        let mut budgets = draft.cdn_budget_by_region.clone();
+        budgets.sort_by_key(|budget| budget.region);
+        let stripes = draft.stripes.and_then(|stripes| u8::try_from(stripes).ok());
         Self {
             target_roots: draft.target_roots.unwrap_or(self.target_roots),
             max_planned_roots: draft.max_planned_roots.or(self.max_planned_roots),
@@ -106,13 +85,25 @@ impl Policy {
             max_children: draft.max_children.unwrap_or(self.max_children),
             max_relay_children: draft.max_children.unwrap_or(self.max_relay_children),
             cdn_lease_bps: draft.cdn_lease_bps.or(self.cdn_lease_bps),
+            stripes: stripes.unwrap_or(self.stripes),
+            privacy: draft.privacy.unwrap_or(self.privacy),
+            allow_metered: draft.allow_metered.unwrap_or(self.allow_metered),
+            allow_battery: draft.allow_battery.unwrap_or(self.allow_battery),
+            allow_mobile: draft.allow_mobile.unwrap_or(self.allow_mobile),
+            max_planned_moves_per_viewer_hour: draft
+                .max_planned_moves_per_viewer_hour
+                .unwrap_or(self.max_planned_moves_per_viewer_hour),
+            cdn_budget_by_region: budgets,
+            sites: SiteTable::new(&draft.sites),
         }
     }
 
     /// Whether a planner can work with it at all. What comes from a log may be anything; this rule is part
     /// of the entry's version, so it is not [`Policy::validate`]'s, which may change.
     pub(crate) fn is_workable(&self) -> bool {
-        self.target_roots >= 1 && (1..=64).contains(&self.max_depth)
+        self.target_roots >= 1
+            && (1..=64).contains(&self.max_depth)
+            && (1..=8).contains(&self.stripes)
     }
 
     /// How many peers the CDN feeds if the audience's upload allows.
@@ -123,6 +114,13 @@ impl Policy {
     /// How many peers the planner may have the CDN feed.
     pub fn max_planned_roots(&self) -> Option<u32> {
         self.max_planned_roots
+    }
+
+    /// How many peers of this region the planner may have the CDN feed; `None`: no limit of its own.
+    pub fn cdn_budget_of(&self, region: u16) -> Option<u32> {
+        let budgets = &self.cdn_budget_by_region;
+        let at = budgets.binary_search_by_key(&region, |budget| budget.region);
+        Some(budgets.get(at.ok()?)?.roots)
     }
 
     /// The greatest depth; a root has depth 1.
@@ -149,6 +147,40 @@ impl Policy {
         self.cdn_lease_bps
     }
 
+    /// Into how many stripes each track is cut: 1 to 8.
+    pub fn stripes(&self) -> u8 {
+        self.stripes
+    }
+
+    /// Who may be whose neighbour.
+    pub fn privacy(&self) -> Privacy {
+        self.privacy
+    }
+
+    /// Planned moves per viewer and hour in the steady state, at the most.
+    pub fn max_planned_moves_per_viewer_hour(&self) -> u32 {
+        self.max_planned_moves_per_viewer_hour
+    }
+
+    /// Which subnets are which site.
+    pub fn sites(&self) -> &SiteTable {
+        &self.sites
+    }
+
+    /// Whether a peer like this may have children at all, whatever it offers. A relay's operator has
+    /// decided for it.
+    pub fn may_serve(&self, role: PeerRole, profile: &PeerProfile) -> bool {
+        match role {
+            PeerRole::Consumer => false,
+            PeerRole::Relay => true,
+            PeerRole::Contributor => {
+                (self.allow_metered || !profile.metered)
+                    && (self.allow_battery || !profile.on_battery)
+                    && (self.allow_mobile || profile.device != DeviceClass::Mobile)
+            }
+        }
+    }
+
     /// What one child of a track with this payload rate costs its parent, in wire bit/s; at least 1.
     pub(crate) fn edge_cost(&self, rate_bps: u64) -> u64 {
         let cost = u128::from(rate_bps) * u128::from(self.overhead_permille);
@@ -158,101 +190,5 @@ impl Policy {
     }
 }
 
-/// One mistake in a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyMistake {
-    /// The field, as the API names it.
-    pub key: &'static str,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-/// Every mistake in a policy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct PolicyError {
-    /// At least one.
-    pub mistakes: Vec<PolicyMistake>,
-}
-
-impl fmt::Display for PolicyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the policy has mistakes: ")?;
-        for (i, mistake) in self.mistakes.iter().enumerate() {
-            let separator = if i == 0 { "" } else { "; " };
-            write!(f, "{separator}{} {}", mistake.key, mistake.problem)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_draft_is_the_default() {
-        assert_eq!(
-            Policy::validate(&PolicyDraft::default()),
-            Ok(Policy::default())
-        );
-    }
-
-    #[test]
-    fn every_mistake_is_reported_with_its_key() {
-        let draft = PolicyDraft {
-            target_roots: Some(0),
-            max_planned_roots: Some(0),
-            max_depth: Some(65),
-            overhead_permille: Some(999),
-            max_children: Some(0),
-            cdn_lease_bps: Some(1),
-        };
-        let error = Policy::validate(&draft).unwrap_err();
-        let keys: Vec<_> = error.mistakes.iter().map(|mistake| mistake.key).collect();
-        let all = [
-            "target_roots",
-            "max_planned_roots",
-            "max_depth",
-            "overhead_permille",
-            "max_children",
-            "cdn_lease_bps",
-        ];
-        assert_eq!(keys, all);
-        assert!(
-            error
-                .to_string()
-                .contains("max_depth must be between 1 and 64")
-        );
-    }
-
-    #[test]
-    fn fewer_planned_roots_than_wanted_is_a_mistake() {
-        let draft = PolicyDraft {
-            target_roots: Some(3),
-            max_planned_roots: Some(2),
-            ..PolicyDraft::default()
-        };
-        let error = Policy::validate(&draft).unwrap_err();
-        assert_eq!(error.mistakes[0].key, "max_planned_roots");
-    }
-
-    #[test]
-    fn an_edge_costs_its_rate_and_the_overhead_rounded_up() {
-        let policy = Policy::default();
-        for (rate, cost) in [(1_500_000, 1_800_000), (0, 1), (1, 2), (u64::MAX, u64::MAX)] {
-            assert_eq!(policy.edge_cost(rate), cost);
-        }
-    }
-
-    #[test]
-    fn an_explicit_number_of_children_holds_for_relays_too() {
-        let draft = PolicyDraft {
-            max_children: Some(3),
-            ..PolicyDraft::default()
-        };
-        let policy = Policy::validate(&draft).unwrap();
-        assert_eq!(policy.max_children(PeerRole::Relay), 3);
-        assert_eq!(Policy::default().max_children(PeerRole::Relay), 256);
-        assert_eq!(policy.max_children(PeerRole::Consumer), 0);
-    }
-}
+mod tests;

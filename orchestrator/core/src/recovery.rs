@@ -163,6 +163,7 @@ mod tests {
             attachment: 1,
             role: PeerRole::Contributor,
             upload_bps: 0,
+            profile: crate::PeerProfile::default(),
             tracks: Vec::new(),
             held: vec![HeldEdge {
                 track,

@@ -245,6 +245,7 @@ pub(crate) fn peer_report(report: &v1::Report) -> PeerReport {
         latency_ms: report.latency_ms,
         stalls: report.stalls,
         stall_ms: report.stall_ms,
+        ..PeerReport::default()
     }
 }
 
@@ -384,6 +385,7 @@ pub(crate) fn policy_record(policy: Option<&v1::Policy>) -> PolicyDraft {
         overhead_permille: policy.overhead_permille,
         max_children: policy.max_children,
         cdn_lease_bps: policy.cdn_lease_bps,
+        ..PolicyDraft::default()
     })
 }
 

@@ -145,6 +145,7 @@ impl Audience {
             attachment: peer.attempt + 1,
             role: peer.role,
             upload_bps: peer.upload_bps,
+            profile: espalier_orchestrator_core::PeerProfile::default(),
             tracks: peer.wanted.clone(),
             held: held.collect(),
             generation: peer.assignment.as_ref().map(|told| told.generation),

@@ -97,6 +97,7 @@ impl World {
             attachment: 1,
             role: plan::PeerRole::Contributor,
             upload_bps,
+            profile: plan::PeerProfile::default(),
             tracks: Vec::new(),
             held: Vec::new(),
             generation: None,

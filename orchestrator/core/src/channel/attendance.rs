@@ -19,6 +19,7 @@ impl ChannelEngine {
             self.remove(&[peer]);
             self.sessions.attach(peer, opened.attachment);
         }
+        self.note_profile(peer, opened.profile);
         if !opened.held.is_empty() || opened.generation.is_some() {
             self.counters.returns(peer);
         }
@@ -140,6 +141,7 @@ impl ChannelEngine {
             self.sessions.remove(*peer);
             self.dispatch.remove(*peer);
             self.counters.remove(*peer);
+            self.profiles.remove(*peer);
             if let Some(recovery) = &mut self.recovery {
                 recovery.remove(*peer);
             }

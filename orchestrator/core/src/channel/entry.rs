@@ -22,10 +22,11 @@ const LEASE_LIFETIME: Duration = Duration::from_secs(600);
 impl ChannelEngine {
     /// Turns all that was changed since the last call into one entry.
     pub(super) fn close_entry(&mut self) {
-        let changes = self.forest.take_changes();
+        let mut changes = self.forest.take_changes();
+        changes.offers.extend(self.profiles.take_changed());
         let said = core::mem::take(&mut self.said);
         let mut entry = Entry {
-            policy: changes.policy.then(|| self.forest.policy.clone()),
+            policy: changes.policy.then(|| self.forest.policy.clone().into()),
             tracks: self.changed_tracks(&changes),
             peers: self.decided_peers(&changes),
             edges: self.decided_edges(&changes),
@@ -67,6 +68,7 @@ impl ChannelEngine {
             record: Offer {
                 role: record.role,
                 upload_bps: record.upload_bps,
+                profile: self.profile(record.id),
                 wanted: record.wanted.clone(),
                 joined_at: record.joined_at,
             },

@@ -5,6 +5,7 @@
 
 use core::time::Duration;
 
+use super::profiles::Profiles;
 use super::{ChannelEngine, whole_millis};
 use crate::ChannelConfig;
 use crate::dispatch::{Dispatch, Since, SourceSince, ToldBefore};
@@ -35,6 +36,7 @@ impl ChannelEngine {
             forest,
             dispatch,
             suspects: state.suspects().clone(),
+            profiles: Profiles::restore(state),
             tracks: state.tracks().to_vec(),
             entries: state.entries(),
             ..Self::new(config, now)

@@ -32,6 +32,7 @@ fn opened(peer: u64, attachment: u64) -> SessionOpened {
         attachment,
         role: PeerRole::Contributor,
         upload_bps: 1,
+        profile: crate::PeerProfile::default(),
         tracks: Vec::new(),
         held: Vec::new(),
         generation: None,

@@ -213,7 +213,7 @@ impl ChannelState {
         self.head.entries += 1;
         self.head.time = self.head.time.max(entry.time);
         if let Some(policy) = &entry.policy {
-            self.head.policy = policy.clone();
+            self.head.policy = Policy::clone(policy);
         }
         if let Some(tracks) = &entry.tracks {
             self.head.tracks.clone_from(tracks);

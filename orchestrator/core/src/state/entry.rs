@@ -9,9 +9,10 @@ use super::codec::{DecodeError, EntryTooLong, Reader, Writer, millis};
 use crate::events::PeerRole;
 use crate::ids::{PeerId, Source, TrackIndex, TrackName};
 use crate::policy::Policy;
+use crate::profile::PeerProfile;
 
 /// The version of [`Entry`] that this program writes, and the only one that it reads.
-pub const ENTRY_VERSION: u16 = 3;
+pub const ENTRY_VERSION: u16 = 4;
 
 const WHAT: &str = "a channel's entry";
 
@@ -30,7 +31,7 @@ pub struct Entry {
     #[serde(with = "millis")]
     pub time: Duration,
     /// The policy that is planned with from here on, if it changed.
-    pub policy: Option<Policy>,
+    pub policy: Option<Box<Policy>>,
     /// All tracks from here on, if one of them changed.
     pub tracks: Option<Vec<TrackRecord>>,
     /// Peers that are not in the channel any more, and with them their edges.
@@ -75,6 +76,8 @@ pub struct Offer {
     pub role: PeerRole,
     /// Its upload budget, wire bit/s.
     pub upload_bps: u64,
+    /// What it is besides.
+    pub profile: PeerProfile,
     /// The tracks that it wants, by name; empty: the defaults.
     pub wanted: Vec<TrackName>,
     /// When it joined, in channel time.
@@ -228,12 +231,48 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{PolicyDraft, Privacy, RegionBudget, SiteRule};
+    use crate::profile::{DeviceClass, Locality, NatClass};
+
+    fn profile() -> PeerProfile {
+        PeerProfile {
+            device: DeviceClass::Tv,
+            metered: true,
+            on_battery: true,
+            nat: NatClass::Symmetric,
+            locality: Locality {
+                lan: u64::MAX,
+                site: 3,
+                asn: u32::MAX,
+                region: 2,
+            },
+        }
+    }
+
+    fn policy() -> Policy {
+        let draft = PolicyDraft {
+            stripes: Some(4),
+            privacy: Some(Privacy::SameRegion),
+            cdn_budget_by_region: vec![RegionBudget {
+                region: 2,
+                roots: 9,
+            }],
+            sites: vec![SiteRule {
+                subnet: "2001:db8::/32".parse().unwrap(),
+                site: 3,
+                region: 2,
+            }],
+            ..PolicyDraft::default()
+        };
+        Policy::validate(&draft).unwrap()
+    }
 
     fn full() -> Entry {
         let (one, other) = (PeerId(u64::MAX), PeerId(7));
         let offer = Offer {
             role: PeerRole::Contributor,
             upload_bps: 4_000_000,
+            profile: profile(),
             wanted: vec!["v0".parse().unwrap(), "a-en".parse().unwrap()],
             joined_at: Duration::from_millis(1_800_000_000_000),
         };
@@ -249,7 +288,7 @@ mod tests {
         };
         let (track, stripe) = (TrackIndex(1), 0);
         Entry {
-            policy: Some(Policy::default()),
+            policy: Some(Box::new(policy())),
             tracks: Some(vec![TrackRecord {
                 index: track,
                 name: "v0".parse().unwrap(),
@@ -299,7 +338,7 @@ mod tests {
     fn bytes_say_everything_and_begin_with_the_version() {
         for entry in [full(), Entry::new(1, Duration::ZERO)] {
             let bytes = entry.encode().unwrap();
-            assert_eq!(bytes[0], 3);
+            assert_eq!(bytes[0], 4);
             assert_eq!(Entry::decode(&bytes), Ok(entry));
         }
         assert!(!full().is_empty());
@@ -309,10 +348,10 @@ mod tests {
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = full().encode().unwrap();
-        bytes[0] = 4;
+        bytes[0] = 5;
         let error = DecodeError::UnknownVersion {
             what: WHAT,
-            version: 4,
+            version: 5,
         };
         assert_eq!(Entry::decode(&bytes), Err(error));
     }
@@ -344,6 +383,6 @@ mod tests {
     fn a_usual_entry_is_small() {
         let mut entry = full();
         (entry.policy, entry.tracks) = (None, None);
-        assert!(entry.encode().unwrap().len() < 200);
+        assert!(entry.encode().unwrap().len() < 230);
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::{ChannelId, NodeId, PeerId, ShardId, Source, TrackIndex};
 use crate::policy::{Policy, PolicyDraft};
-use crate::{PeerRole, TrackName};
+use crate::{PeerProfile, PeerRole, TrackName};
 
 const AT: LogPosition = LogPosition { term: 3, index: 9 };
 
@@ -51,6 +51,7 @@ fn joins(peer: u64) -> DecidedPeer {
         record: Offer {
             role: PeerRole::Contributor,
             upload_bps: peer,
+            profile: PeerProfile::default(),
             wanted: Vec::<TrackName>::new(),
             joined_at: Duration::from_millis(1),
         },
@@ -117,10 +118,10 @@ fn a_bad_entry_changes_nothing() {
     for (entry, refusal) in [
         (
             Entry {
-                version: 4,
+                version: 5,
                 ..new()
             },
-            Refusal::Version(4),
+            Refusal::Version(5),
         ),
         (Entry::new(8, Duration::ZERO), Refusal::Incarnation),
         (
@@ -135,7 +136,7 @@ fn a_bad_entry_changes_nothing() {
         ),
         (
             Entry {
-                policy: Some(workless),
+                policy: Some(Box::new(workless)),
                 ..new()
             },
             Refusal::Policy,

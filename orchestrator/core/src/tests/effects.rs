@@ -14,6 +14,7 @@ fn opened(id: u64, attachment: u64) -> SessionOpened {
         attachment,
         role: Contributor,
         upload_bps: 8 * MBIT,
+        profile: PeerProfile::default(),
         tracks: Vec::new(),
         held: Vec::new(),
         generation: None,
@@ -266,4 +267,29 @@ fn the_audience_adds_up() {
     };
     assert_eq!(audience, expect);
     assert_eq!(world.row(2).health.unwrap().bytes_from_peers, 1000);
+}
+
+#[test]
+fn a_changed_profile_is_in_the_log_and_an_equal_one_is_not() {
+    let mut engine = engine();
+    let next_entry = |engine: &mut ChannelEngine| match engine.poll_command() {
+        Some(ChannelCommand::Commit { entry }) => Some(entry),
+        _ => None,
+    };
+    let mut metered = opened(1, 1);
+    metered.profile.metered = true;
+    engine.handle(ChannelEvent::SessionOpened(metered.clone()), Duration::ZERO);
+    let entry = next_entry(&mut engine).unwrap();
+    assert!(entry.peers[0].record.profile.metered);
+    metered.attachment = 2;
+    metered.generation = Some(Generation::default());
+    engine.handle(ChannelEvent::SessionOpened(metered.clone()), Duration::ZERO);
+    assert_eq!(next_entry(&mut engine), None, "nothing changed");
+    metered.attachment = 3;
+    metered.profile.metered = false;
+    engine.handle(ChannelEvent::SessionOpened(metered), Duration::ZERO);
+    let entry = next_entry(&mut engine).unwrap();
+    assert_eq!(entry.peers[0].record.profile, PeerProfile::default());
+    assert_eq!(entry.edges, [], "its place is what it was");
+    assert_eq!(engine.profile(peer(1)), PeerProfile::default());
 }

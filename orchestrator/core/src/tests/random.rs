@@ -234,6 +234,7 @@ impl Run {
                     max_children: Some(n % 5 + 1),
                     overhead_permille: Some(1000 + n % 600),
                     cdn_lease_bps: None,
+                    ..PolicyDraft::default()
                 };
                 let policy = Policy::validate(&draft).unwrap();
                 world.event(ChannelEvent::PolicyChanged { policy });

@@ -190,6 +190,7 @@ fn impossible_claims_are_not_taken_up() {
         attachment: 1,
         role,
         upload_bps: 4 * MBIT,
+        profile: PeerProfile::default(),
         tracks: Vec::new(),
         held: vec![HeldEdge {
             track: track("v0"),

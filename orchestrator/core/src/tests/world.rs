@@ -7,6 +7,23 @@ use crate::forest::Work;
 use crate::state::{ChannelState, Entry, LogPosition, Outcome};
 use crate::*;
 
+/// What a peer is: one in four says nothing.
+pub(super) fn profile_of(id: u64) -> PeerProfile {
+    if id.is_multiple_of(4) {
+        return PeerProfile::default();
+    }
+    PeerProfile {
+        nat: NatClass::Open,
+        locality: Locality {
+            lan: id / 2,
+            site: 0,
+            asn: 64_496,
+            region: 3,
+        },
+        ..PeerProfile::default()
+    }
+}
+
 pub(super) fn track(name: &str) -> TrackName {
     name.parse().unwrap()
 }
@@ -155,6 +172,8 @@ impl World {
             assert_eq!(row, live, "after {what}");
             let told = |engine: &ChannelEngine| engine.told(row.peer);
             assert_eq!(told(&rebuilt), told(&self.engine), "after {what}");
+            let profile = |engine: &ChannelEngine| engine.profile(row.peer);
+            assert_eq!(profile(&rebuilt), profile(&self.engine), "after {what}");
         }
         assert_eq!(rebuilt.suspects(), self.engine.suspects(), "after {what}");
         let lasting = |engine: &ChannelEngine| {
@@ -372,6 +391,7 @@ impl World {
             attachment,
             role: actor.role,
             upload_bps: actor.upload_bps,
+            profile: profile_of(id),
             tracks: actor.tracks.clone(),
             held: held.collect(),
             generation: actor

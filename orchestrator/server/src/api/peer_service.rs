@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use espalier_orchestrator_core::{PeerId, SessionOpened};
+use espalier_orchestrator_core::{PeerId, PeerProfile, SessionOpened};
 use espalier_proto::v1;
 use espalier_proto::v1::peer_message;
 use espalier_proto::v1::peer_service_server::PeerService;
@@ -208,6 +208,7 @@ fn opened(admission: Admission) -> SessionOpened {
         attachment: admission.attempt,
         role: admission.role,
         upload_bps: admission.upload_bps,
+        profile: PeerProfile::default(),
         tracks: admission.tracks,
         held: admission.held,
         generation: admission.generation,

@@ -97,6 +97,7 @@ fn attached_in(
         attachment,
         role,
         upload_bps: open.upload_bps,
+        profile: core_::PeerProfile::default(),
         tracks,
         held,
         generation: open.generation.map(translate::generation),

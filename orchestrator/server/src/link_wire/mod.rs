@@ -46,6 +46,7 @@ mod tests {
             attachment: 77,
             role: core_::PeerRole::Relay,
             upload_bps: 5,
+            profile: core_::PeerProfile::default(),
             tracks: vec!["v0".parse().unwrap()],
             held: vec![core_::HeldEdge {
                 track: "v0".parse().unwrap(),
@@ -111,6 +112,8 @@ mod tests {
             latency_ms: 5,
             stalls: 6,
             stall_ms: 7,
+            backlogged_ms: 0,
+            backlogged_bytes: 0,
         };
         messages.push(ToOwner::Reports {
             channel,
