@@ -17,13 +17,11 @@ mod accusations;
 mod attendance;
 mod entry;
 mod observation;
-mod profiles;
 mod rebuild;
 
 pub(crate) use entry::content;
 
 use core::time::Duration;
-use profiles::Profiles;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::audience::{Audience, Counters};
@@ -33,6 +31,7 @@ use crate::events::ChannelEvent;
 use crate::forest::{Forest, Work};
 use crate::ids::{Generation, PeerId};
 use crate::policy::Policy;
+use crate::profile::PeerProfile;
 use crate::recovery::Recovery;
 use crate::sessions::SessionTable;
 use crate::state::{Accusation, TrackRecord};
@@ -70,7 +69,6 @@ pub struct ChannelEngine {
     sessions: SessionTable,
     dispatch: Dispatch,
     suspects: Suspects,
-    profiles: Profiles,
     /// What the next entry says of the suspects.
     said: Said,
     /// The tracks as the last entry had them.
@@ -118,7 +116,6 @@ impl ChannelEngine {
             sessions: SessionTable::default(),
             dispatch: Dispatch::default(),
             suspects: Suspects::default(),
-            profiles: Profiles::default(),
             said: Said::default(),
             tracks: Vec::new(),
             entries: 0,
@@ -179,20 +176,16 @@ impl ChannelEngine {
 
     /// Does what is due, whatever the event.
     fn pass_time(&mut self) {
-        self.forest.expire(self.now);
         self.deaths.expire(self.now);
         self.acquainted.expire(self.now);
-        self.forest.give_up(self.now);
+        self.forest.pass_time(self.now);
         self.recover_if_due();
         let expired = self.sessions.expired(self.now);
         self.presume_gone(&expired, false);
     }
 
     fn settle(&mut self) {
-        self.forest.believe();
-        self.forest.settle_roots(self.now);
-        self.forest.flatten(self.now);
-        self.forest.protect();
+        self.forest.settle(self.now);
         for (track, over) in self.forest.crossings() {
             let limit = self.forest.policy.max_planned_roots().unwrap_or(u32::MAX);
             let alarm = match over {
@@ -223,16 +216,13 @@ impl ChannelEngine {
         if self.broken {
             return None;
         }
-        let recovery = self
-            .recovery
-            .as_ref()
-            .filter(|_| !self.forest.trees().is_empty());
-        let undone = self.forest.trees().values().any(|tree| {
-            !tree.unprotected.is_empty()
+        let recovery = self.recovery.as_ref().filter(|_| self.forest.has_trees());
+        let undone = self.forest.trees().any(|tree| {
+            tree.bare > 0
                 || tree.root_count() != self.forest.policy.target_roots()
                 || tree.is_uneven()
         });
-        let occupied = undone && !self.forest.peers().is_empty();
+        let occupied = undone && self.forest.peer_count() > 0;
         [
             self.sessions.next_timeout(),
             self.forest.next_timeout(),
@@ -282,13 +272,19 @@ impl ChannelEngine {
             .recovery
             .as_ref()
             .map_or(0, |recovery| recovery.peers().count());
-        let peers = u32::try_from(self.forest.peers().len() + waiting).unwrap_or(u32::MAX);
+        let peers = u32::try_from(self.forest.peer_count() + waiting).unwrap_or(u32::MAX);
         Audience {
             peers,
             roots,
             max_depth,
             ..self.counters.totals(self.channel_time(now))
         }
+    }
+
+    /// Returns what the peer is, as its newest session says it.
+    pub fn profile(&self, peer: PeerId) -> PeerProfile {
+        let known = self.forest.find(peer);
+        known.map_or_else(PeerProfile::default, |peer| self.forest.peer(peer).profile)
     }
 
     /// Returns the peers that others accuse, ordered by id.

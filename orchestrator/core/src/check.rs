@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::channel::content;
 use crate::dispatch::Dispatch;
 use crate::events::PeerRole;
-use crate::forest::Forest;
-use crate::forest::node::{Node, NodeRef, OpenKey, PeerRef, Place, RootKey, Tree};
+use crate::forest::node::{Node, NodeRef, PeerRef, Place};
+use crate::forest::{Forest, Tree};
 use crate::ids::{PeerId, TrackName};
 use crate::sessions::SessionTable;
 use crate::view::Finding;
@@ -17,18 +17,27 @@ pub(crate) fn forest(forest: &Forest) -> Vec<Finding> {
         forest,
         findings: Vec::new(),
     };
-    for tree in forest.trees().values() {
-        check.cycles(tree);
-        for node in &tree.members {
-            check.edges(*node, tree);
+    for tree in forest.trees() {
+        let members: BTreeSet<NodeRef> = forest.members(tree.key).collect();
+        check.cycles(tree, &members);
+        for node in &members {
+            check.edges(*node, tree, &members);
             check.labels(*node, tree);
             check.rules(*node, tree);
             check.successor(*node, tree);
         }
-        check.indices(tree);
+        check.counts(tree, &members);
     }
-    for peer in forest.peers().values() {
-        check.budget(*peer);
+    for detail in forest.wrongly_listed() {
+        check.findings.push(Finding {
+            invariant: "index",
+            peer: None,
+            track: None,
+            detail,
+        });
+    }
+    for (_, peer) in forest.peers() {
+        check.budget(peer);
     }
     check.findings
 }
@@ -40,19 +49,19 @@ pub(crate) fn told(forest: &Forest, dispatch: &Dispatch, sessions: &SessionTable
         findings: Vec::new(),
     };
     for (id, peer) in forest.peers() {
-        if forest.peer(*peer).session != sessions.is_heard(*id) {
+        if forest.peer(peer).session != sessions.is_heard(id) {
             check.found(
                 "session",
-                *id,
+                id,
                 None,
                 "the trees and the session table differ",
             );
         }
-        let content = content(forest, *peer);
-        if !dispatch.is_staged(*id, &content) {
+        let content = content(forest, peer);
+        if !dispatch.is_staged(id, &content) {
             check.found(
                 "assignment",
-                *id,
+                id,
                 None,
                 "what it is told is not what is planned",
             );
@@ -89,11 +98,11 @@ impl Check<'_> {
 
     /// No cycle, the edges included that moves are leaving: nodes without parents are taken away
     /// until none is left.
-    fn cycles(&mut self, tree: &Tree) {
+    fn cycles(&mut self, tree: &Tree, members: &BTreeSet<NodeRef>) {
         let mut above: BTreeMap<NodeRef, usize> = BTreeMap::new();
         let mut below: BTreeMap<NodeRef, Vec<NodeRef>> = BTreeMap::new();
-        for node in &tree.members {
-            let parents = parents(self.forest.node(*node));
+        for node in members {
+            let parents = self.parents(*node);
             above.insert(*node, parents.len());
             for parent in parents {
                 below.entry(parent).or_default().push(*node);
@@ -117,75 +126,76 @@ impl Check<'_> {
         }
     }
 
+    fn parents(&self, node: NodeRef) -> Vec<NodeRef> {
+        let former = self.forest.former(node).map(|former| former.place);
+        let places = [Some(self.forest.node(node).place()), former];
+        let parents = places
+            .into_iter()
+            .flatten()
+            .filter_map(|place| match place {
+                Place::Under(parent) => Some(parent),
+                Place::Cdn | Place::Nowhere => None,
+            });
+        parents.collect()
+    }
+
     /// One source, two only during a move, and both ends of each edge know it.
-    fn edges(&mut self, at: NodeRef, tree: &Tree) {
-        let node = self.forest.node(at);
-        if node.source == Place::Nowhere {
+    fn edges(&mut self, at: NodeRef, tree: &Tree, members: &BTreeSet<NodeRef>) {
+        let forest = self.forest;
+        let node = forest.node(at);
+        if node.place() == Place::Nowhere {
             self.at("source", at, tree, "it has no source");
         }
-        if let Place::Under(parent) = node.source
-            && !(tree.members.contains(&parent) && self.forest.node(parent).children.contains(&at))
+        let knows = |parent| forest.children(parent).any(|child| child == at);
+        if node
+            .parent()
+            .is_some_and(|parent| !members.contains(&parent) || !knows(parent))
         {
             self.at("source", at, tree, "its parent does not have it as a child");
         }
-        if let Some(former) = node.former {
-            if former.place == node.source || former.place == Place::Nowhere {
+        if let Some(former) = forest.former(at) {
+            if former.place == node.place() || former.place == Place::Nowhere {
                 self.at("source", at, tree, "it moves from where it is");
             }
-            let known = |parent| self.forest.node(parent).leaving.contains(&at);
-            if matches!(former.place, Place::Under(parent) if !known(parent)) {
-                self.at(
-                    "source",
-                    at,
-                    tree,
-                    "the parent that it leaves does not know it",
-                );
+            let knows = |parent| forest.leaving(parent).any(|leaver| leaver == at);
+            if matches!(former.place, Place::Under(parent) if !knows(parent)) {
+                let what = "the parent that it leaves does not know it";
+                self.at("source", at, tree, what);
             }
-            if node.deadline.is_none() {
+            if forest.deadline(at).is_none() {
                 self.at("source", at, tree, "its move has no end");
             }
         }
-        let child = |child: &NodeRef| self.forest.node(*child).source != Place::Under(at);
-        let leaver = |leaver: &NodeRef| {
-            self.forest.node(*leaver).former.map(|former| former.place) != Some(Place::Under(at))
-        };
-        if node.children.iter().any(child) || node.leaving.iter().any(leaver) {
+        let stranger = |child: NodeRef| forest.node(child).parent() != Some(at);
+        let leaves = |leaver: NodeRef| forest.former(leaver).map(|former| former.place);
+        if forest.children(at).any(stranger)
+            || forest
+                .leaving(at)
+                .any(|leaver| leaves(leaver) != Some(Place::Under(at)))
+        {
             self.at("source", at, tree, "it has a child that is elsewhere");
+        }
+        let edges = forest.children(at).count() + forest.leaving(at).count();
+        if edges != node.carried() as usize {
+            let detail = format!("{} edges stored, {edges} real", node.carried());
+            self.at("source", at, tree, &detail);
         }
     }
 
-    /// Depth and height stored are depth and height real.
+    /// Depth stored is depth real.
     fn labels(&mut self, at: NodeRef, tree: &Tree) {
         let node = self.forest.node(at);
-        let depth = match node.source {
-            Place::Under(parent) => self.forest.node(parent).depth + 1,
+        let depth = match node.place() {
+            Place::Under(parent) => self.forest.node(parent).depth() + 1,
             Place::Cdn => 1,
             Place::Nowhere => 0,
         };
-        if node.depth != depth {
-            self.at(
-                "depth",
-                at,
-                tree,
-                &format!("stored {}, real {depth}", node.depth),
-            );
+        if node.depth() != depth {
+            let detail = format!("stored {}, real {depth}", node.depth());
+            self.at("depth", at, tree, &detail);
         }
-        if node.depth > self.forest.policy.max_depth() {
-            self.at("max_depth", at, tree, &format!("depth {}", node.depth));
-        }
-        let below = node
-            .children
-            .iter()
-            .map(|child| self.forest.node(*child).height)
-            .max();
-        let height = below.unwrap_or(0) + 1;
-        if node.height != height {
-            self.at(
-                "height",
-                at,
-                tree,
-                &format!("stored {}, real {height}", node.height),
-            );
+        if node.depth() > self.forest.policy.max_depth() {
+            self.at("max_depth", at, tree, &format!("depth {}", node.depth()));
         }
     }
 
@@ -193,14 +203,22 @@ impl Check<'_> {
     fn rules(&mut self, at: NodeRef, tree: &Tree) {
         let node = self.forest.node(at);
         let peer = self.forest.peer(node.peer);
-        if node.carried() > 0 || node.pledged > 0 {
+        if node.carried() > 0 || node.pledged() > 0 {
             if peer.role == PeerRole::Consumer {
                 self.at("consumer", at, tree, "a consumer has children");
+            }
+            if !self.forest.policy.may_serve(peer.role, &peer.profile) {
+                self.at(
+                    "profile",
+                    at,
+                    tree,
+                    "a peer that the policy spares has children",
+                );
             }
             if peer.quarantined {
                 self.at("quarantine", at, tree, "a quarantined peer has children");
             }
-            if !node.warm {
+            if !node.is_warm() {
                 self.at(
                     "warm",
                     at,
@@ -209,7 +227,7 @@ impl Check<'_> {
                 );
             }
         }
-        for parent in parents(node) {
+        for parent in self.parents(at) {
             if self
                 .forest
                 .pairs
@@ -230,46 +248,32 @@ impl Check<'_> {
 
     /// A successor is outside the subtree and has reserved a slot for each child.
     fn successor(&mut self, at: NodeRef, tree: &Tree) {
-        let node = self.forest.node(at);
-        let reserved = node
-            .protects
-            .iter()
-            .map(|one| self.forest.node(*one).reserved)
-            .sum::<u32>();
-        if reserved != node.pledged {
-            self.at(
-                "reserved",
-                at,
-                tree,
-                &format!("{} stored, {reserved} real", node.pledged),
-            );
+        let forest = self.forest;
+        let node = forest.node(at);
+        let protected = || forest.protected_by(at);
+        let reserved: u32 = protected().map(|one| forest.node(one).reserved()).sum();
+        if reserved != node.pledged() {
+            let detail = format!("{} stored, {reserved} real", node.pledged());
+            self.at("reserved", at, tree, &detail);
         }
-        if node
-            .protects
-            .iter()
-            .any(|one| self.forest.node(*one).successor != Some(at))
-        {
+        if protected().any(|one| forest.node(one).successor() != Some(at)) {
             self.at("reserved", at, tree, "it protects one that does not know");
         }
-        let standby = self.forest.standby_of(at);
-        if standby.is_some() && standby == self.forest.source_at(node.source) {
+        let standby = forest.standby_of(at);
+        if standby.is_some() && standby == forest.source_at(node.place()) {
             self.at("standby", at, tree, "its standby is its parent");
         }
-        let Some(successor) = node.successor else {
+        let Some(successor) = node.successor() else {
             return;
         };
-        if self.forest.is_within(successor, at) {
+        if forest.is_within(successor, at) {
             self.at("standby", at, tree, "its successor is in its own subtree");
         }
-        if node.reserved as usize != node.children.len() || node.children.is_empty() {
-            self.at(
-                "reserved",
-                at,
-                tree,
-                "its successor has not as many slots as it has children",
-            );
+        if node.reserved() < node.child_count() || node.child_count() == 0 {
+            let what = "its successor has not as many slots as it has children";
+            self.at("reserved", at, tree, what);
         }
-        if !self.forest.node(successor).protects.contains(&at) {
+        if !forest.protected_by(successor).any(|one| one == at) {
             self.at("reserved", at, tree, "its successor does not know");
         }
     }
@@ -278,19 +282,11 @@ impl Check<'_> {
     fn budget(&mut self, at: PeerRef) {
         let peer = self.forest.peer(at);
         let (mut bps, mut children) = (0_u64, 0_u64);
-        for (track, node) in &peer.nodes {
-            let node = self.forest.node(*node);
-            let evicted = |leaver: &&NodeRef| {
-                self.forest
-                    .node(**leaver)
-                    .former
-                    .is_some_and(|former| former.evicted)
-            };
-            let evicted = node.leaving.iter().filter(evicted).count();
-            let edges = node.children.len() + node.leaving.len() - evicted;
-            let edges = edges as u64 + u64::from(node.pledged);
+        for node in self.forest.nodes_of(at) {
+            let edges = u64::from(self.forest.staying(node) + self.forest.node(node).pledged());
+            let cost = self.forest.tree_of(node).cost;
             children += edges;
-            bps = bps.saturating_add(self.forest.tree(*track).cost.saturating_mul(edges));
+            bps = bps.saturating_add(cost.saturating_mul(edges));
         }
         let most = u64::from(self.forest.policy.max_children(peer.role));
         if bps > peer.upload_bps || children > most {
@@ -302,34 +298,21 @@ impl Check<'_> {
         }
     }
 
-    /// Each node is in exactly the indices that its state demands.
-    fn indices(&mut self, tree: &Tree) {
-        let nodes = || {
-            tree.members
-                .iter()
-                .map(|node| (*node, self.forest.node(*node)))
-        };
-        let open: BTreeSet<OpenKey> = tree
-            .members
-            .iter()
-            .filter_map(|node| self.forest.open_key(*node))
-            .collect();
-        let roots: BTreeSet<RootKey> = tree
-            .members
-            .iter()
-            .filter_map(|node| self.forest.root_key(*node))
-            .collect();
-        let bare = |node: &Node| node.successor.is_none() && !node.children.is_empty();
-        let unprotected: BTreeSet<NodeRef> = nodes()
-            .filter(|(_, node)| bare(node))
-            .map(|(at, _)| at)
-            .collect();
-        let levels: BTreeSet<_> = nodes().map(|(at, node)| (node.depth, at)).collect();
+    /// What is counted in passing is what there is.
+    fn counts(&mut self, tree: &Tree, members: &BTreeSet<NodeRef>) {
+        let nodes = || members.iter().map(|at| self.forest.node(*at));
+        let roots = nodes().filter(|node| node.place() == Place::Cdn).count();
+        let bare = |node: &&Node| node.successor().is_none() && node.child_count() > 0;
+        let bare = nodes().filter(bare).count();
+        let mut depths = vec![0; tree.depths().len()];
+        for node in nodes().filter(|node| node.depth() > 0) {
+            depths[node.depth() as usize] += 1;
+        }
         for (name, same) in [
-            ("open", open == tree.open),
-            ("roots", roots == tree.roots),
-            ("unprotected", unprotected == tree.unprotected),
-            ("levels", levels == tree.levels),
+            ("members", members.len() == tree.members as usize),
+            ("roots", roots == tree.root_count() as usize),
+            ("unprotected", bare == tree.bare as usize),
+            ("depths", depths == tree.depths()),
         ] {
             if !same {
                 let (track, detail) = (Some(tree.name.clone()), format!("{name} is wrong"));
@@ -342,14 +325,4 @@ impl Check<'_> {
             }
         }
     }
-}
-
-fn parents(node: &Node) -> Vec<NodeRef> {
-    let former = node.former.map(|former| former.place);
-    let places = [Some(node.source), former].into_iter().flatten();
-    let parents = places.filter_map(|place| match place {
-        Place::Under(parent) => Some(parent),
-        Place::Cdn | Place::Nowhere => None,
-    });
-    parents.collect()
 }

@@ -39,6 +39,11 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
+    /// Whether nobody is kept apart.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.until.is_empty()
+    }
+
     pub(crate) fn allowed(&self, one: PeerId, other: PeerId) -> bool {
         !self.until.contains_key(&ordered(one, other))
     }

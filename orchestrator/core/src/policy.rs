@@ -182,6 +182,11 @@ impl Policy {
     }
 
     /// What one child of a track with this payload rate costs its parent, in wire bit/s; at least 1.
+    /// What a child of one stripe of a track costs, wire bit/s.
+    pub(crate) fn stripe_cost(&self, rate_bps: u64) -> u64 {
+        self.edge_cost(rate_bps.div_ceil(u64::from(self.stripes.max(1))))
+    }
+
     pub(crate) fn edge_cost(&self, rate_bps: u64) -> u64 {
         let cost = u128::from(rate_bps) * u128::from(self.overhead_permille);
         u64::try_from(cost.div_ceil(1000))

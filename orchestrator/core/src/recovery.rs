@@ -53,6 +53,7 @@ impl Recovery {
             peer,
             role,
             upload_bps,
+            profile,
             tracks,
             held,
             ..
@@ -61,6 +62,7 @@ impl Recovery {
             peer,
             role,
             upload_bps,
+            profile,
             session: true,
             wanted: tracks,
             held,

@@ -81,30 +81,25 @@ pub struct Finding {
 
 /// Returns a row for each node of the forest.
 pub(crate) fn rows(forest: &Forest, sessions: &SessionTable, counters: &Counters) -> Vec<NodeView> {
-    let nodes = forest
-        .peers()
-        .values()
-        .flat_map(|peer| forest.peer(*peer).nodes.values());
+    let peers = forest.peers().into_iter();
+    let nodes = peers.flat_map(|(_, peer)| forest.nodes_of(peer));
     nodes
-        .map(|node| row(forest, *node, sessions, counters))
+        .map(|node| row(forest, node, sessions, counters))
         .collect()
 }
 
 fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counters) -> NodeView {
     let node = forest.node(at);
     let peer = forest.peer(node.peer);
-    let mut children: Vec<_> = node
-        .children
-        .iter()
-        .map(|child| forest.id_of(*child))
-        .collect();
+    let children = forest.children(at).map(|child| forest.id_of(child));
+    let mut children: Vec<_> = children.collect();
     children.sort();
     NodeView {
         peer: peer.id,
-        track: forest.tree(node.track).name.clone(),
-        source: forest.source_at(node.source),
+        track: forest.tree_of(at).name.clone(),
+        source: forest.source_at(node.place()),
         standby: forest.standby_of(at),
-        depth: node.depth,
+        depth: node.depth(),
         children,
         state: state(node),
         role: peer.role,
@@ -115,11 +110,11 @@ fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counter
 }
 
 fn state(node: &Node) -> NodeState {
-    match node.flow {
+    match node.flow() {
         Flow::Bypass => NodeState::Bypass,
         Flow::Repairing => NodeState::Repairing,
-        Flow::Flowing if !node.warm => NodeState::Joining,
-        Flow::Flowing if node.former.is_some() => NodeState::Moving,
+        Flow::Flowing if !node.is_warm() => NodeState::Joining,
+        Flow::Flowing if node.is_moving() => NodeState::Moving,
         Flow::Flowing => NodeState::Active,
     }
 }

@@ -19,7 +19,6 @@ impl ChannelEngine {
             self.remove(&[peer]);
             self.sessions.attach(peer, opened.attachment);
         }
-        self.note_profile(peer, opened.profile);
         if !opened.held.is_empty() || opened.generation.is_some() {
             self.counters.returns(peer);
         }
@@ -32,8 +31,8 @@ impl ChannelEngine {
         }
         if let Some(known) = self.forest.find(peer) {
             self.forest.set_session(known, true);
-            self.forest
-                .set_offer(known, opened.role, opened.upload_bps, self.now);
+            let offered = (opened.role, opened.upload_bps, opened.profile);
+            self.forest.set_offer(known, offered, self.now);
             self.forest.want(known, opened.tracks.clone(), self.now);
             self.take_held(&opened);
         } else if opened.held.is_empty() {
@@ -45,6 +44,7 @@ impl ChannelEngine {
                 peer,
                 role,
                 upload_bps,
+                profile,
                 tracks,
                 held,
                 ..
@@ -54,6 +54,7 @@ impl ChannelEngine {
                 peer,
                 role,
                 upload_bps,
+                profile,
                 session: true,
                 wanted,
                 held,
@@ -68,9 +69,8 @@ impl ChannelEngine {
             // It was awaited with what it held, and holds nothing any more.
             recovery.remove(opened.peer);
         }
-        let peer = self
-            .forest
-            .add_peer(opened.peer, opened.role, opened.upload_bps, self.now);
+        let offered = (opened.role, opened.upload_bps, opened.profile);
+        let peer = self.forest.add_peer(opened.peer, offered, self.now);
         self.apply_record(opened.peer);
         self.forest.want(peer, opened.tracks, self.now);
         self.forest.touched(opened.peer);
@@ -117,8 +117,8 @@ impl ChannelEngine {
 
     /// Starts the clock of everybody who has no session and never had one with this engine.
     pub(super) fn count_absence(&mut self) {
-        for peer in self.forest.peers().keys() {
-            self.sessions.miss(*peer, self.now);
+        for (peer, _) in self.forest.peers() {
+            self.sessions.miss(peer, self.now);
         }
     }
 
@@ -141,7 +141,6 @@ impl ChannelEngine {
             self.sessions.remove(*peer);
             self.dispatch.remove(*peer);
             self.counters.remove(*peer);
-            self.profiles.remove(*peer);
             if let Some(recovery) = &mut self.recovery {
                 recovery.remove(*peer);
             }
@@ -166,7 +165,7 @@ impl ChannelEngine {
     /// known.
     pub(super) fn recover_if_due(&mut self) {
         let due = |recovery: &mut crate::recovery::Recovery| recovery.ends() <= self.now;
-        if self.forest.trees().is_empty() {
+        if !self.forest.has_trees() {
             return;
         }
         let Some(recovery) = self.recovery.take_if(due) else {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::ChannelEngine;
 use crate::commands::{CdnLease, ChannelCommand, ChildAssignment, TrackAssignment};
 use crate::dispatch::Content;
-use crate::forest::node::{NodeRef, PeerRef};
+use crate::forest::node::{NodeRef, PeerRef, TreeKey};
 use crate::forest::{Changes, Forest};
 use crate::ids::{Generation, PeerId, Source};
 use crate::state::{DecidedEdge, DecidedPeer, Edge, Entry, Offer, Parting, Telling, TrackRecord};
@@ -22,8 +22,7 @@ const LEASE_LIFETIME: Duration = Duration::from_secs(600);
 impl ChannelEngine {
     /// Turns all that was changed since the last call into one entry.
     pub(super) fn close_entry(&mut self) {
-        let mut changes = self.forest.take_changes();
-        changes.offers.extend(self.profiles.take_changed());
+        let changes = self.forest.take_changes();
         let said = core::mem::take(&mut self.said);
         let mut entry = Entry {
             policy: changes.policy.then(|| self.forest.policy.clone().into()),
@@ -38,7 +37,7 @@ impl ChannelEngine {
         let parted = changes.parted.into_iter();
         let parting = |((one, other), until)| Parting { one, other, until };
         entry.parted = parted.map(parting).collect();
-        entry.left = changes.left.into_iter().collect();
+        entry.left = changes.left;
         for peer in changes.peers {
             if let Some(known) = self.forest.find(peer)
                 && let Some(digest) = self.dispatch.stage(peer, content(&self.forest, known))
@@ -68,7 +67,7 @@ impl ChannelEngine {
             record: Offer {
                 role: record.role,
                 upload_bps: record.upload_bps,
-                profile: self.profile(record.id),
+                profile: record.profile,
                 wanted: record.wanted.clone(),
                 joined_at: record.joined_at,
             },
@@ -79,9 +78,9 @@ impl ChannelEngine {
     /// The edges of peers that have left go with them.
     fn decided_edges(&mut self, changes: &Changes) -> Vec<DecidedEdge> {
         let mut edges: Vec<DecidedEdge> = Vec::new();
-        for (peer, track) in &changes.removed {
-            let (peer, track, stripe, edge) = (*peer, *track, 0, None);
-            if !changes.left.contains(&peer) {
+        for (peer, TreeKey { track, stripe }) in &changes.removed {
+            let (peer, track, stripe, edge) = (*peer, *track, *stripe, None);
+            if changes.left.binary_search(&peer).is_err() {
                 edges.push(DecidedEdge {
                     peer,
                     track,
@@ -96,7 +95,7 @@ impl ChannelEngine {
                 edges.push(decided);
             }
         }
-        edges.sort_by_key(|edge| (edge.peer, edge.track));
+        edges.sort_by_key(|edge| (edge.peer, edge.track, edge.stripe));
         edges
     }
 
@@ -136,11 +135,11 @@ pub(crate) fn content(forest: &Forest, peer: PeerRef) -> Content {
     let record = forest.peer(peer);
     let mut tracks = Vec::new();
     let mut children = Vec::new();
-    for node in record.nodes.values() {
-        tracks.extend(track_assignment(forest, *node));
-        children.extend(child_assignments(forest, *node));
+    for node in forest.nodes_of(peer) {
+        tracks.extend(track_assignment(forest, node));
+        children.extend(child_assignments(forest, node));
     }
-    tracks.sort_by(|one, other| one.track.cmp(&other.track));
+    tracks.sort_by(|one, other| (&one.track, one.stripe).cmp(&(&other.track, other.stripe)));
     children.sort();
     let cdn_lease = lease(forest, peer);
     Content {
@@ -153,36 +152,34 @@ pub(crate) fn content(forest: &Forest, peer: PeerRef) -> Content {
 
 fn track_assignment(forest: &Forest, node: NodeRef) -> Option<TrackAssignment> {
     let record = forest.node(node);
+    let tree = forest.tree_of(node);
     Some(TrackAssignment {
-        track: forest.tree(record.track).name.clone(),
-        stripe: 0,
-        stripes: 1,
-        source: forest.source_at(record.source)?,
+        track: tree.name.clone(),
+        stripe: tree.key.stripe,
+        stripes: forest.policy.stripes(),
+        source: forest.source_at(record.place())?,
         standby: forest.standby_of(node),
-        make_before_break: record.former.is_some(),
+        make_before_break: record.is_moving(),
     })
 }
 
 /// Those whom the node serves, those who are leaving it, and those who would come.
 fn child_assignments(forest: &Forest, node: NodeRef) -> Vec<ChildAssignment> {
-    let record = forest.node(node);
-    let track = &forest.tree(record.track).name;
-    let child = |peer: PeerId, standby| ChildAssignment {
-        track: track.clone(),
-        stripe: 0,
-        peer,
+    let tree = forest.tree_of(node);
+    let child = |child: NodeRef, standby| ChildAssignment {
+        track: tree.name.clone(),
+        stripe: tree.key.stripe,
+        peer: forest.id_of(child),
         standby,
     };
-    let served = record.children.union(&record.leaving);
-    let mut children: Vec<_> = served
-        .map(|served| child(forest.id_of(*served), false))
-        .collect();
-    let own = forest.id_of(node);
-    for protected in &record.protects {
-        let waiting = forest.node(*protected).children.iter();
-        let waiting = waiting.filter(|waiting| !record.leaving.contains(waiting));
-        let waiting = waiting.map(|waiting| forest.id_of(*waiting));
-        let waiting = waiting.filter(|waiting| forest.pairs.allowed(*waiting, own));
+    let served = forest.children(node).chain(forest.leaving(node));
+    let mut children: Vec<_> = served.map(|served| child(served, false)).collect();
+    for protected in forest.protected_by(node) {
+        let leaves = |waiting: &NodeRef| forest.leaving(node).any(|leaver| leaver == *waiting);
+        let waiting = forest
+            .children(protected)
+            .filter(|waiting| !leaves(waiting));
+        let waiting = waiting.filter(|waiting| forest.may_meet(*waiting, node));
         children.extend(waiting.map(|waiting| child(waiting, true)));
     }
     children

@@ -89,7 +89,10 @@ impl ChannelEngine {
         if let Some(recovery) = &mut self.recovery {
             recovery.take_report(report);
         }
-        let Some(node) = self.forest.find_node(report.peer, &report.track) else {
+        let Some(node) = self
+            .forest
+            .find_node(report.peer, &report.track, report.stripe)
+        else {
             return;
         };
         let flows = report.state == SourceState::Flowing;
@@ -104,16 +107,15 @@ impl ChannelEngine {
     /// A peer that kept its place has come back: it may have switched by itself meanwhile.
     pub(super) fn take_held(&mut self, opened: &SessionOpened) {
         for held in &opened.held {
-            let Some(node) = self.forest.find_node(opened.peer, &held.track) else {
+            let node = self.forest.find_node(opened.peer, &held.track, held.stripe);
+            let Some(node) = node else {
                 continue;
             };
             let record = self.forest.node(node);
             let place = self.place_of(node, held.source);
-            let known = [
-                Some(record.source),
-                record.former.map(|former| former.place),
-            ];
-            let (from, warm) = (record.source, record.warm);
+            let former = self.forest.former(node);
+            let known = [Some(record.place()), former.map(|former| former.place)];
+            let (from, warm) = (record.place(), record.is_warm());
             let knows = self.dispatch.knows_source(
                 opened.peer,
                 &held.track,
@@ -128,7 +130,8 @@ impl ChannelEngine {
 
     fn take_flowing(&mut self, node: NodeRef, report: &SourceReport) {
         let record = self.forest.node(node);
-        let (source, former, warm) = (record.source, record.former, record.warm);
+        let (source, warm) = (record.place(), record.is_warm());
+        let former = self.forest.former(node);
         let place = self.place_of(node, report.source);
         if place == Some(source) {
             self.forest.arrived(node);
@@ -166,9 +169,9 @@ impl ChannelEngine {
         match source {
             Source::Cdn => Some(Place::Cdn),
             Source::Peer(parent) => {
-                let parent = self.forest.peer(self.forest.find(parent)?);
-                let track = self.forest.node(node).track;
-                parent.nodes.get(&track).map(|parent| Place::Under(*parent))
+                let key = self.forest.tree_of(node).key;
+                let parent = self.forest.node_of(self.forest.find(parent)?, key);
+                parent.map(Place::Under)
             }
         }
     }

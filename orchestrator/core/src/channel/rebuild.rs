@@ -5,7 +5,6 @@
 
 use core::time::Duration;
 
-use super::profiles::Profiles;
 use super::{ChannelEngine, whole_millis};
 use crate::ChannelConfig;
 use crate::dispatch::{Dispatch, Since, SourceSince, ToldBefore};
@@ -36,7 +35,6 @@ impl ChannelEngine {
             forest,
             dispatch,
             suspects: state.suspects().clone(),
-            profiles: Profiles::restore(state),
             tracks: state.tracks().to_vec(),
             entries: state.entries(),
             ..Self::new(config, now)
@@ -66,7 +64,8 @@ fn told<'a>(
         term: at.term,
         index: at.index,
     };
-    let known = state.peers().filter(|(id, _)| !forest.is_touched(*id));
+    let touched = forest.touched_peers();
+    let known = state.peers().filter(move |(id, _)| !touched.contains(id));
     known.filter_map(move |(id, record)| {
         let told = record.told?;
         let told = ToldBefore {
@@ -88,12 +87,12 @@ fn sources(
     sources.extend(record.edges.iter().filter_map(|known| {
         Some(SourceSince {
             track: name(known.track)?.clone(),
-            stripe: 0,
+            stripe: known.stripe,
             source: known.edge.source,
             since: Since::Generation(generation(known.since)),
         })
     }));
     // As assignments are ordered.
-    sources.sort_by(|one, other| one.track.cmp(&other.track));
+    sources.sort_by(|one, other| (&one.track, one.stripe).cmp(&(&other.track, other.stripe)));
     sources
 }

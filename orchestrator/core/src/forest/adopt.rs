@@ -5,9 +5,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Forest;
-use super::node::{NodeRef, PeerRef, Place};
+use super::node::{Link, NodeRef, PeerRef, Place, TreeKey};
 use crate::events::{HeldEdge, PeerRole};
-use crate::ids::{PeerId, Source, TrackIndex, TrackName};
+use crate::ids::{PeerId, Source, TrackName};
+use crate::profile::PeerProfile;
 
 /// A peer that comes back with what it holds.
 #[derive(Debug, Clone)]
@@ -15,6 +16,7 @@ pub(crate) struct Returning {
     pub(crate) peer: PeerId,
     pub(crate) role: PeerRole,
     pub(crate) upload_bps: u64,
+    pub(crate) profile: PeerProfile,
     pub(crate) session: bool,
     pub(crate) wanted: Vec<TrackName>,
     pub(crate) held: Vec<HeldEdge>,
@@ -27,24 +29,24 @@ impl Forest {
     /// Takes up these peers' edges as they are, where legal, and places the rest. Returns how many
     /// edges were kept.
     pub(crate) fn adopt(&mut self, returning: Vec<Returning>, now: Duration) -> u32 {
-        let mut claims: BTreeMap<TrackIndex, Claims> = BTreeMap::new();
+        let mut claims: BTreeMap<u8, Claims> = BTreeMap::new();
         let mut peers = Vec::new();
         for one in returning {
-            let peer = self.add_peer(one.peer, one.role, one.upload_bps, now);
+            let peer = self.add_peer(one.peer, (one.role, one.upload_bps, one.profile), now);
             self.peer_mut(peer).wanted = one.wanted;
             self.set_session(peer, one.session);
-            for (track, held) in self.held_tracks(peer, one.held) {
-                let node = self.add_node(peer, track);
+            for (tree, held) in self.held_trees(peer, one.held) {
+                let node = self.add_node(peer, tree);
                 claims
-                    .entry(track)
+                    .entry(tree)
                     .or_default()
                     .insert(one.peer, (node, held));
             }
             peers.push(peer);
         }
         let mut kept = 0;
-        for (track, claims) in claims {
-            self.shake(track, now);
+        for (tree, claims) in claims {
+            self.shake(tree, now);
             kept += self.adopt_tree(claims, now);
         }
         for peer in peers {
@@ -54,12 +56,14 @@ impl Forest {
     }
 
     /// Pairs what a peer holds with the trees that it belongs to, each at most once.
-    fn held_tracks(&self, peer: PeerRef, held: Vec<HeldEdge>) -> BTreeMap<TrackIndex, HeldEdge> {
+    fn held_trees(&self, peer: PeerRef, held: Vec<HeldEdge>) -> BTreeMap<u8, HeldEdge> {
         let wanted = self.wanted(peer);
-        let held = held
-            .into_iter()
-            .filter_map(|edge| Some((self.track_named(&edge.track)?, edge)));
-        held.filter(|(track, _)| wanted.contains(track)).collect()
+        let held = held.into_iter().filter_map(|edge| {
+            let (track, stripe) = (self.track_named(&edge.track)?, edge.stripe);
+            let tree = self.by_key.get(&TreeKey { track, stripe })?;
+            Some((*tree, edge))
+        });
+        held.filter(|(tree, _)| wanted.contains(tree)).collect()
     }
 
     fn adopt_tree(&mut self, mut claims: Claims, now: Duration) -> u32 {
@@ -112,23 +116,23 @@ impl Forest {
     }
 
     fn held_parent(&self, node: NodeRef, parent: PeerId) -> Option<NodeRef> {
-        let peer = self.peer(self.find(parent)?);
-        let parent = *peer.nodes.get(&self.node(node).track)?;
-        (self.contributes(peer) && self.legal(parent, node)).then_some(parent)
+        let peer = self.find(parent)?;
+        let parent = self.node_in(peer, self.node(node).tree)?;
+        let may = self.contributes(self.peer(peer)) && self.legal(parent, node);
+        may.then_some(parent)
     }
 
     /// Appoints the standby that a child holds as its parent's successor, if that is legal.
     fn adopt_standby(&mut self, node: NodeRef, standby: Option<Source>) {
-        let (Place::Under(parent), Some(Source::Peer(standby))) = (self.node(node).source, standby)
+        let (Some(parent), Some(Source::Peer(standby))) = (self.node(node).parent(), standby)
         else {
             return;
         };
-        let track = self.node(node).track;
-        let peer = self.find(standby).map(|peer| self.peer(peer));
-        let Some(standby) = peer.and_then(|peer| peer.nodes.get(&track).copied()) else {
+        let peer = self.find(standby);
+        let Some(standby) = peer.and_then(|peer| self.node_in(peer, self.node(node).tree)) else {
             return;
         };
-        if self.node(parent).successor.is_none() && self.succeeds(standby, parent) {
+        if self.node(parent).successor == Link::NONE && self.succeeds(standby, parent) {
             self.appoint(parent, standby);
         }
     }

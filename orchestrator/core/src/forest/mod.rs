@@ -1,23 +1,26 @@
-//! The forest: every track's tree over one audience, with one upload budget per peer.
+//! The forest: every tree of a channel over one audience, with one upload budget per peer.
 //!
-//! Here are the records, their indices and the primitive changes that keep the two in step. What to
+//! Here are the records and the primitive changes that keep them and their indices in step. What to
 //! change is decided in the sibling modules: `place` (which slot), `moves` (make-before-break),
 //! `repair` (what to do about the lost), `succession` (who takes over), `roots` (whom the CDN feeds),
-//! `flatten` (who rises where trees have grown too deep), `adopt` (what peers hold already), `budget` (what
-//! fits).
+//! `improve` (who rises, who falls), `adopt` (what peers hold already), `budget` (what fits), `index` (who can
+//! take a child).
 //!
 //! Invariants between events (see [`crate::check`]): every node has a source; the edges, the former ones
-//! of moves included, form no cycle; each node is in exactly the indices that its state demands; a
+//! of moves included, form no cycle; each node is in exactly the lists that its record demands; a
 //! node's successor is outside its subtree and has a slot reserved for each of its children.
 //!
 //! Nothing here knows sessions, generations or messages.
 
 mod adopt;
-pub(crate) mod arena;
 mod budget;
-mod flatten;
+mod changes;
+mod improve;
+mod index;
 mod moves;
+mod near;
 pub(crate) mod node;
+mod nodes;
 mod peers;
 mod place;
 mod repair;
@@ -25,46 +28,35 @@ mod restore;
 mod roots;
 mod succession;
 mod tracks;
+mod tree;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use arena::Arena;
-use node::{Flow, Node, NodeRef, Peer, PeerRef, Place, Tree, count};
+use node::{Flags, Flow, Former, Link, Node, NodeRef, Peer, PeerRef, Place, TreeKey};
 
 pub(crate) use adopt::Returning;
+pub(crate) use changes::Changes;
+use near::Near;
+#[cfg(test)]
+pub(crate) use near::passes;
+pub(crate) use tree::Tree;
 
-use crate::ids::{PeerId, Source, TrackIndex, TrackName};
-use crate::pairs::{Pair, Pairs};
+use crate::id_map::IdMap;
+use crate::ids::{PeerId, Source};
+use crate::pairs::Pairs;
 use crate::policy::Policy;
-use crate::state::{DecidedEdge, Edge};
+use crate::state::Edge;
 
 /// How much one event made the forest do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Work {
+pub struct Work {
     /// Slots and successors that were looked at.
-    pub(crate) examined: u32,
+    pub examined: u32,
     /// Edges that were changed.
-    pub(crate) edges: u32,
+    pub edges: u32,
     /// Nodes whose depth was written.
-    pub(crate) relabelled: u32,
-}
-
-/// What one event changed.
-#[derive(Debug, Default)]
-pub(crate) struct Changes {
-    pub(crate) policy: bool,
-    pub(crate) tracks: bool,
-    pub(crate) joined: BTreeSet<PeerId>,
-    pub(crate) left: BTreeSet<PeerId>,
-    /// Peers that offer or want something else, the new ones included.
-    pub(crate) offers: BTreeSet<PeerId>,
-    pub(crate) parted: BTreeMap<Pair, Duration>,
-    /// Nodes whose record may differ.
-    pub(crate) nodes: BTreeSet<NodeRef>,
-    pub(crate) removed: BTreeSet<(PeerId, TrackIndex)>,
-    /// Peers whose assignment may differ.
-    pub(crate) peers: BTreeSet<PeerId>,
+    pub relabelled: u32,
 }
 
 /// All trees of a channel.
@@ -72,16 +64,35 @@ pub(crate) struct Changes {
 pub(crate) struct Forest {
     pub(crate) policy: Policy,
     pub(crate) pairs: Pairs,
-    peers: Arena<Peer>,
-    by_id: BTreeMap<PeerId, PeerRef>,
-    nodes: Arena<Node>,
-    trees: BTreeMap<TrackIndex, Tree>,
-    deadlines: BTreeSet<(Duration, NodeRef)>,
+    peers: Vec<Option<Peer>>,
+    free_peers: Vec<PeerRef>,
+    by_id: IdMap<PeerId, PeerRef>,
+    nodes: Vec<Node>,
+    free_nodes: Vec<NodeRef>,
+    trees: Vec<Option<Tree>>,
+    by_key: BTreeMap<TreeKey, u8>,
+    /// What moves are leaving.
+    formers: BTreeMap<NodeRef, Former>,
+    /// The same from the other side: who is left, and by whom.
+    leaving: BTreeSet<(NodeRef, NodeRef)>,
+    /// When joins and moves are given up.
+    deadlines: BTreeMap<NodeRef, Duration>,
+    due: BTreeSet<(Duration, NodeRef)>,
+    /// No planned move before.
+    holds: BTreeMap<NodeRef, Duration>,
+    hold_ends: BTreeSet<(Duration, NodeRef)>,
+    /// Where data flows from by the peer's latest word, if that is not the node's source.
+    said: BTreeMap<NodeRef, Source>,
     shunned: BTreeSet<(Duration, PeerRef)>,
+    /// The numbers of the roots among all that ever were.
+    root_since: BTreeMap<NodeRef, u64>,
     /// How many roots there ever were.
     roots_so_far: u64,
     /// The newest of them, and when it was first seen.
     newest_root: (u64, Duration),
+    /// The nodes as the last entry had them; empty as long as nobody asks.
+    decided: Vec<Option<Edge>>,
+    near: Near,
     changes: Changes,
     work: Work,
 }
@@ -91,330 +102,222 @@ impl Forest {
         Self {
             policy,
             pairs: Pairs::default(),
-            peers: Arena::new(),
-            by_id: BTreeMap::new(),
-            nodes: Arena::new(),
-            trees: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
+            peers: Vec::new(),
+            free_peers: Vec::new(),
+            by_id: IdMap::default(),
+            nodes: Vec::new(),
+            free_nodes: Vec::new(),
+            trees: Vec::new(),
+            by_key: BTreeMap::new(),
+            formers: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
+            due: BTreeSet::new(),
+            holds: BTreeMap::new(),
+            hold_ends: BTreeSet::new(),
+            said: BTreeMap::new(),
             shunned: BTreeSet::new(),
+            root_since: BTreeMap::new(),
             roots_so_far: 0,
             newest_root: (0, Duration::ZERO),
+            decided: Vec::new(),
+            near: Near::default(),
             changes: Changes::default(),
             work: Work::default(),
         }
     }
 
-    pub(crate) fn peer(&self, peer: PeerRef) -> &Peer {
-        self.peers
-            .get(peer)
-            .expect("invariant: the peer is in the forest")
+    /// Does what is due, whatever the event.
+    pub(crate) fn pass_time(&mut self, now: Duration) {
+        self.expire(now);
+        self.give_up(now);
     }
 
-    fn peer_mut(&mut self, peer: PeerRef) -> &mut Peer {
-        self.peers
-            .get_mut(peer)
-            .expect("invariant: the peer is in the forest")
+    /// Does what an event has left to do, as far as it goes in one event.
+    pub(crate) fn settle(&mut self, now: Duration) {
+        self.believe();
+        self.settle_roots(now);
+        self.improve(now);
+        self.protect();
     }
 
-    pub(crate) fn node(&self, node: NodeRef) -> &Node {
-        self.nodes
-            .get(node)
-            .expect("invariant: the node is in the forest")
+    /// Whether there is something that an event could not do and a later one may.
+    pub(crate) fn has_undone_work(&self) -> bool {
+        let target = self.policy.target_roots();
+        self.trees()
+            .any(|tree| tree.bare > 0 || tree.root_count() != target || tree.is_uneven())
     }
 
-    fn node_mut(&mut self, node: NodeRef) -> &mut Node {
-        self.nodes
-            .get_mut(node)
-            .expect("invariant: the node is in the forest")
-    }
-
-    pub(crate) fn tree(&self, track: TrackIndex) -> &Tree {
-        self.trees
-            .get(&track)
-            .expect("invariant: the track has a tree")
-    }
-
-    fn tree_mut(&mut self, track: TrackIndex) -> &mut Tree {
-        self.trees
-            .get_mut(&track)
-            .expect("invariant: the track has a tree")
-    }
-
-    pub(crate) fn trees(&self) -> &BTreeMap<TrackIndex, Tree> {
-        &self.trees
-    }
-
-    pub(crate) fn peers(&self) -> &BTreeMap<PeerId, PeerRef> {
-        &self.by_id
-    }
-
-    pub(crate) fn find(&self, peer: PeerId) -> Option<PeerRef> {
-        self.by_id.get(&peer).copied()
-    }
-
-    pub(crate) fn find_node(&self, peer: PeerId, track: &TrackName) -> Option<NodeRef> {
-        let track = self.track_named(track)?;
-        self.peer(self.find(peer)?).nodes.get(&track).copied()
-    }
-
-    pub(crate) fn id_of(&self, node: NodeRef) -> PeerId {
-        self.peer(self.node(node).peer).id
-    }
-
-    /// Returns a place as others name it.
-    pub(crate) fn source_at(&self, place: Place) -> Option<Source> {
-        match place {
-            Place::Nowhere => None,
-            Place::Cdn => Some(Source::Cdn),
-            Place::Under(parent) => Some(Source::Peer(self.id_of(parent))),
-        }
-    }
-
-    /// Returns what takes over when the node's source fails: the parent's successor, else the CDN.
-    pub(crate) fn standby_of(&self, node: NodeRef) -> Option<Source> {
-        let Place::Under(parent) = self.node(node).source else {
-            return None;
-        };
-        let standby = self
-            .node(parent)
-            .successor
-            .map(|successor| self.id_of(successor));
-        let standby = standby.filter(|standby| self.pairs.allowed(self.id_of(node), *standby));
-        Some(standby.map_or(Source::Cdn, Source::Peer))
-    }
-
-    /// Whether the peer's assignment may differ from what the last entry had.
-    pub(crate) fn is_touched(&self, peer: PeerId) -> bool {
-        self.changes.peers.contains(&peer)
-    }
-
-    /// Hands over what was changed since the last call.
-    pub(crate) fn take_changes(&mut self) -> Changes {
-        core::mem::take(&mut self.changes)
-    }
-
-    /// Hands over how much was done since the last call.
-    pub(crate) fn take_work(&mut self) -> Work {
-        core::mem::take(&mut self.work)
-    }
-
-    /// Returns the node's edge if the last entry had it otherwise, with the edge that it had there, and
-    /// takes it for entered.
-    pub(crate) fn decide(&mut self, node: NodeRef) -> Option<(DecidedEdge, Option<Edge>)> {
-        let record = self.nodes.get(node)?;
-        let is_root = record.source == Place::Cdn;
-        let edge = Edge {
-            source: self.source_at(record.source)?,
-            moving_from: record
-                .former
-                .and_then(|former| self.source_at(former.place)),
-            evicted: record.former.is_some_and(|former| former.evicted),
-            successor: record.successor.map(|successor| self.id_of(successor)),
-            warm: record.warm,
-            deadline: record.deadline,
-            hold_until: record.hold_until,
-            root_since: if is_root { record.root_since } else { 0 },
-        };
-        let (peer, track, stripe) = (self.id_of(node), record.track, 0);
-        let before = self.node_mut(node).decided.replace(edge);
-        let edge = Some(edge);
-        let decided = DecidedEdge {
-            peer,
-            track,
-            stripe,
-            edge,
-        };
-        (before != edge).then_some((decided, before))
-    }
-
-    /// Notes that the node's record may differ in what its peer need not know.
-    fn noted(&mut self, node: NodeRef) {
-        self.changes.nodes.insert(node);
-    }
-
-    /// Notes that data has flowed to the node: it may have children.
-    fn warm_up(&mut self, node: NodeRef) {
-        self.node_mut(node).warm = true;
-        self.noted(node);
-    }
-
-    /// Notes that the node's edge, and so its peer's assignment, may differ.
-    fn changed(&mut self, node: NodeRef) {
-        let id = self.id_of(node);
-        self.changes.nodes.insert(node);
-        self.changes.peers.insert(id);
-    }
-
-    /// Notes that the peer's assignment may differ.
-    pub(crate) fn touched(&mut self, peer: PeerId) {
-        self.changes.peers.insert(peer);
-    }
-
-    fn touched_by_node(&mut self, node: NodeRef) {
-        let id = self.id_of(node);
-        self.changes.peers.insert(id);
+    /// Counts the bytes of the trees with all their indices, and of the ways from ids to peers.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        /// What an entry of a B-tree takes besides its key and value, about.
+        const ENTRY: usize = 8;
+        let sides = self.formers.len() * 2 * (size_of::<(NodeRef, Former)>() + ENTRY)
+            + self.deadlines.len() * 2 * (size_of::<(NodeRef, Duration)>() + ENTRY)
+            + self.holds.len() * 2 * (size_of::<(NodeRef, Duration)>() + ENTRY)
+            + self.said.len() * (size_of::<(NodeRef, Source)>() + ENTRY)
+            + self.root_since.len() * (size_of::<(NodeRef, u64)>() + ENTRY);
+        let nodes = self.nodes.capacity() * size_of::<Node>()
+            + self.free_nodes.capacity() * size_of::<NodeRef>();
+        let trees: usize = self.trees.iter().flatten().map(Tree::bytes).sum();
+        (nodes + sides + trees, self.by_id.bytes())
     }
 
     /// Gives a node without a place its source. The caller has made sure that it fits.
     fn attach(&mut self, node: NodeRef, place: Place) {
         self.work.edges += 1;
-        self.node_mut(node).source = place;
+        self.leave_word(node);
+        self.node_mut(node).source = place.into();
         let depth = match place {
             Place::Nowhere => unreachable!("invariant: a node is attached to something"),
             Place::Cdn => {
                 self.roots_so_far += 1;
-                self.node_mut(node).root_since = self.roots_so_far;
+                self.root_since.insert(node, self.roots_so_far);
+                self.enroot(node);
                 1
             }
             Place::Under(parent) => {
-                self.node_mut(parent).children.insert(node);
-                self.settle_heights(parent);
+                self.add_child(parent, node);
                 self.fit_reservation(parent);
                 self.drop_captured_successors(node, parent);
                 self.touched_by_node(parent);
-                self.node(parent).depth + 1
+                self.edges_changed(parent);
+                self.node(parent).depth() + 1
             }
         };
         self.relabel(node, depth);
-        self.reindex_peer(self.node(node).peer);
-        if let Place::Under(parent) = place {
-            self.reindex_peer(self.node(parent).peer);
-        }
+        self.reindex(node);
         self.changed(node);
     }
 
     /// Takes a node's source away; the event must give it another, or remove it.
     fn detach(&mut self, node: NodeRef) {
-        let place = core::mem::replace(&mut self.node_mut(node).source, Place::Nowhere);
-        if let Place::Under(parent) = place {
-            self.node_mut(parent).children.remove(&node);
-            self.settle_heights(parent);
-            self.fit_reservation(parent);
-            self.touched_by_node(parent);
-            self.reindex_peer(self.node(parent).peer);
+        self.leave_word(node);
+        let place = self.node(node).place();
+        match place {
+            Place::Nowhere => return,
+            Place::Cdn => {
+                self.unroot(node);
+                self.root_since.remove(&node);
+                self.node_mut(node).source = Place::Nowhere.into();
+            }
+            Place::Under(parent) => {
+                self.remove_child(parent, node);
+                self.node_mut(node).source = Place::Nowhere.into();
+                self.fit_reservation(parent);
+                self.touched_by_node(parent);
+                self.edges_changed(parent);
+            }
         }
-        self.reindex(node);
+        // Nobody is put below a node that is nowhere.
+        self.unlist(node);
         self.changed(node);
+    }
+
+    fn add_child(&mut self, parent: NodeRef, child: NodeRef) {
+        let above = self.node_mut(parent);
+        above.children += 1;
+        let next = core::mem::replace(&mut above.first_child, Link::to(child));
+        if let Some(next) = next.get() {
+            self.node_mut(next).previous_sibling = Link::to(child);
+        }
+        let record = self.node_mut(child);
+        record.next_sibling = next;
+        record.previous_sibling = Link::NONE;
+        if next == Link::NONE {
+            self.rank_root(parent);
+        }
+    }
+
+    fn remove_child(&mut self, parent: NodeRef, child: NodeRef) {
+        let record = self.node_mut(child);
+        let next = core::mem::replace(&mut record.next_sibling, Link::NONE);
+        let previous = core::mem::replace(&mut record.previous_sibling, Link::NONE);
+        if let Some(next) = next.get() {
+            self.node_mut(next).previous_sibling = previous;
+        }
+        if let Some(previous) = previous.get() {
+            self.node_mut(previous).next_sibling = next;
+        }
+        let above = self.node_mut(parent);
+        above.children -= 1;
+        if above.first_child == Link::to(child) {
+            above.first_child = next;
+        }
+        if above.children == 0 {
+            self.rank_root(parent);
+        }
     }
 
     /// Writes the depths of a subtree whose top has moved; stops where nothing differs.
     fn relabel(&mut self, top: NodeRef, depth: u32) {
-        let track = self.node(top).track;
+        if self.node(top).depth() == depth {
+            return;
+        }
+        self.relabel_one(top, depth);
+        if self.node(top).children == 0 {
+            return;
+        }
         let mut stack = vec![(top, depth)];
         while let Some((node, depth)) = stack.pop() {
-            let old = core::mem::replace(&mut self.node_mut(node).depth, depth);
-            if old == depth {
-                continue;
-            }
-            self.work.relabelled += 1;
-            let levels = &mut self.tree_mut(track).levels;
-            levels.remove(&(old, node));
-            levels.insert((depth, node));
-            self.reindex(node);
-            stack.extend(
-                self.node(node)
-                    .children
-                    .iter()
-                    .map(|child| (*child, depth + 1)),
-            );
-        }
-    }
-
-    /// Writes the heights from a node upwards as long as they differ.
-    fn settle_heights(&mut self, from: NodeRef) {
-        let mut at = Some(from);
-        while let Some(node) = at {
-            let record = self.node(node);
-            let below = record
-                .children
-                .iter()
-                .map(|child| self.node(*child).height)
-                .max();
-            let height = below.unwrap_or(0) + 1;
-            at = match record.source {
-                Place::Under(parent) if record.height != height => Some(parent),
-                Place::Under(_) | Place::Cdn | Place::Nowhere => None,
-            };
-            self.node_mut(node).height = height;
-            if self.node(node).source == Place::Cdn {
-                self.reindex(node);
+            let mut next = self.node(node).first_child.get();
+            while let Some(child) = next {
+                next = self.node(child).next_sibling.get();
+                if self.node(child).depth() != depth + 1 {
+                    self.relabel_one(child, depth + 1);
+                    self.reindex(child);
+                    stack.push((child, depth + 1));
+                }
             }
         }
     }
 
-    fn reindex_peer(&mut self, peer: PeerRef) {
-        let nodes: Vec<_> = self.peer(peer).nodes.values().copied().collect();
-        for node in nodes {
-            self.reindex(node);
-        }
-    }
-
-    /// Puts the node into exactly the indices that its state demands.
-    fn reindex(&mut self, node: NodeRef) {
-        let (open, root) = (self.open_key(node), self.root_key(node));
+    fn relabel_one(&mut self, node: NodeRef, depth: u32) {
+        self.work.relabelled += 1;
+        self.unlist(node);
         let record = self.node_mut(node);
-        let track = record.track;
-        let old_open = core::mem::replace(&mut record.open_key, open);
-        let old_root = core::mem::replace(&mut record.root_key, root);
-        let tree = self.tree_mut(track);
-        if old_open != open {
-            old_open.map(|key| tree.open.remove(&key));
-            open.map(|key| tree.open.insert(key));
-        }
-        if old_root != root {
-            old_root.map(|key| tree.roots.remove(&key));
-            root.map(|key| tree.roots.insert(key));
-        }
+        let new = u8::try_from(depth).expect("invariant: no tree is deeper than 64");
+        let old = core::mem::replace(&mut record.depth, new);
+        let tree = record.tree;
+        self.tree_mut(tree).count_depth(old, new);
     }
 
-    fn add_node(&mut self, peer: PeerRef, track: TrackIndex) -> NodeRef {
-        let node = self.nodes.insert(Node::new(peer, track));
-        self.peer_mut(peer).nodes.insert(track, node);
-        let id = self.peer(peer).id;
-        self.changes.removed.remove(&(id, track));
-        let tree = self.tree_mut(track);
-        tree.members.insert(node);
-        tree.levels.insert((0, node));
-        node
+    /// Whether the node is `top` or in its subtree.
+    pub(crate) fn is_within(&self, node: NodeRef, top: NodeRef) -> bool {
+        self.upwards(node).any(|at| at == top)
     }
 
-    /// Removes a node that has neither a source nor children nor reservations any more.
-    fn drop_node(&mut self, node: NodeRef) {
-        let id = self.id_of(node);
-        self.set_deadline(node, None);
-        let record = self
-            .nodes
-            .remove(node)
-            .expect("invariant: the node is in the forest");
-        self.peer_mut(record.peer).nodes.remove(&record.track);
-        self.changes.nodes.remove(&node);
-        self.changes.peers.insert(id);
-        if record.decided.is_some() {
-            self.changes.removed.insert((id, record.track));
-        }
-        let tree = self.tree_mut(record.track);
-        tree.members.remove(&node);
-        tree.unprotected.remove(&node);
-        tree.levels.remove(&(record.depth, node));
-        record.open_key.map(|key| tree.open.remove(&key));
-        record.root_key.map(|key| tree.roots.remove(&key));
-        self.reindex_peer(record.peer);
+    /// The node, its parent, and so on.
+    pub(crate) fn upwards(&self, node: NodeRef) -> impl Iterator<Item = NodeRef> {
+        core::iter::successors(Some(node), |at| self.node(*at).parent())
     }
 
     /// Takes in how the node's source does; the node must be at that source.
     pub(crate) fn set_flow(&mut self, node: NodeRef, flow: Flow) {
-        self.node_mut(node).flow = flow;
+        let flags = &mut self.node_mut(node).flags;
+        flags.set(Flags::REPAIRING, flow == Flow::Repairing);
+        flags.set(Flags::BYPASS, flow == Flow::Bypass);
         self.reindex(node);
+    }
+
+    /// Returns what takes over when the node's source fails: the parent's successor, else the CDN.
+    pub(crate) fn standby_of(&self, node: NodeRef) -> Option<Source> {
+        let parent = self.node(node).parent()?;
+        let standby = self.node(parent).successor.get();
+        let standby = standby.filter(|standby| self.may_meet(node, *standby));
+        Some(standby.map_or(Source::Cdn, |standby| Source::Peer(self.id_of(standby))))
     }
 
     /// Counts peers that are a root in at least one tree, and the greatest depth.
     pub(crate) fn extent(&self) -> (u32, u32) {
-        let roots: BTreeSet<PeerRef> = self
-            .trees
-            .values()
-            .flat_map(|tree| tree.roots.iter().map(|key| self.node(key.node).peer))
-            .collect();
-        let deepest = self.trees.values().map(Tree::deepest).max().unwrap_or(0);
-        (count(roots.len()), deepest)
+        let trees = || self.trees.iter().flatten();
+        let deepest = trees().map(Tree::deepest).max().unwrap_or(0);
+        let mut roots = trees().map(Tree::root_count).sum();
+        if self.by_key.len() > 1 {
+            let peers: BTreeSet<PeerRef> =
+                self.root_since.keys().map(|n| self.node(*n).peer).collect();
+            roots = node::count(peers.len());
+        }
+        (roots, deepest)
     }
 }

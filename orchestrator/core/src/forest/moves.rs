@@ -12,7 +12,7 @@
 use core::time::Duration;
 
 use super::Forest;
-use super::node::{Flow, Former, NodeRef, Place};
+use super::node::{Flags, Flow, Former, NodeRef, Place};
 use crate::ids::Source;
 
 /// How long a join or a move may take.
@@ -29,30 +29,48 @@ const MOST_GIVEN_UP: usize = 32;
 
 impl Forest {
     pub(super) fn set_deadline(&mut self, node: NodeRef, deadline: Option<Duration>) {
-        let old = core::mem::replace(&mut self.node_mut(node).deadline, deadline);
+        let flags = &mut self.node_mut(node).flags;
+        let was_timed = flags.has(Flags::TIMED);
+        if deadline.is_none() && !was_timed {
+            return;
+        }
+        flags.set(Flags::TIMED, deadline.is_some());
         self.noted(node);
-        old.map(|old| self.deadlines.remove(&(old, node)));
-        deadline.map(|new| self.deadlines.insert((new, node)));
+        let old = match deadline {
+            None => self.deadlines.remove(&node),
+            Some(deadline) => {
+                self.due.insert((deadline, node));
+                self.deadlines.insert(node, deadline)
+            }
+        };
+        if let Some(old) = old.filter(|old| Some(*old) != deadline) {
+            self.due.remove(&(old, node));
+        }
     }
 
     pub(super) fn set_former(&mut self, node: NodeRef, former: Former) {
-        self.node_mut(node).former = Some(former);
+        self.node_mut(node).flags.set(Flags::MOVING, true);
+        self.formers.insert(node, former);
         if let Place::Under(parent) = former.place {
-            self.node_mut(parent).leaving.insert(node);
+            self.leaving.insert((parent, node));
+            self.node_mut(parent).leaving += 1;
             self.touched_by_node(parent);
-            self.reindex_peer(self.node(parent).peer);
+            self.edges_changed(parent);
         }
         self.changed(node);
     }
 
     pub(super) fn release_former(&mut self, node: NodeRef) {
-        let Some(former) = self.node_mut(node).former.take() else {
+        let Some(former) = self.former(node) else {
             return;
         };
+        self.node_mut(node).flags.set(Flags::MOVING, false);
+        self.formers.remove(&node);
         if let Place::Under(parent) = former.place {
-            self.node_mut(parent).leaving.remove(&node);
+            self.leaving.remove(&(parent, node));
+            self.node_mut(parent).leaving -= 1;
             self.touched_by_node(parent);
-            self.reindex_peer(self.node(parent).peer);
+            self.edges_changed(parent);
         }
         self.changed(node);
     }
@@ -60,33 +78,29 @@ impl Forest {
     /// Begins a move; where the data flows from now is kept meanwhile. The caller has made sure that
     /// the new place is legal.
     pub(super) fn move_to(&mut self, node: NodeRef, to: Place, evicted: bool, now: Duration) {
-        let record = self.node(node);
-        let (from, flows) = (record.source, record.warm || record.source == Place::Cdn);
-        let first = record.former.is_none();
-        self.detach(node);
-        if first && flows {
-            self.set_former(
-                node,
-                Former {
-                    place: from,
-                    evicted,
-                },
-            );
-        }
-        if self
-            .node(node)
-            .former
-            .is_some_and(|former| former.place == to)
-        {
+        self.leave_for_another(node, evicted);
+        if self.former(node).is_some_and(|former| former.place == to) {
             self.release_former(node);
         }
         match to {
             Place::Under(parent) => self.take_slot(node, Some(parent), now),
             Place::Cdn | Place::Nowhere => {
                 self.take_slot(node, None, now);
-                let moving = self.node(node).former.is_some();
+                let moving = self.node(node).is_moving();
                 self.set_deadline(node, moving.then_some(now + PATIENCE));
             }
+        }
+    }
+
+    /// Takes the node's source away and keeps it as the one that a move leaves.
+    pub(super) fn leave_for_another(&mut self, node: NodeRef, evicted: bool) {
+        let record = self.node(node);
+        let (from, first) = (record.place(), !record.is_moving());
+        let flows = record.is_warm() || from == Place::Cdn;
+        self.detach(node);
+        if first && flows {
+            let place = from;
+            self.set_former(node, Former { place, evicted });
         }
     }
 
@@ -95,22 +109,53 @@ impl Forest {
         self.release_former(node);
         self.set_deadline(node, None);
         self.warm_up(node);
-        self.node_mut(node).flow = Flow::Flowing;
-        self.reindex_peer(self.node(node).peer);
+        self.set_flow(node, Flow::Flowing);
     }
 
     /// Takes in where the peer says that its data flows from.
     pub(crate) fn say(&mut self, node: NodeRef, said: Option<Source>) {
-        self.node_mut(node).said = said;
+        let here = said.is_some() && said == self.source_at(self.node(node).place());
+        let elsewhere = said.filter(|_| !here);
+        match elsewhere {
+            Some(said) => drop(self.said.insert(node, said)),
+            None => drop(self.said.remove(&node)),
+        }
+        let flags = &mut self.node_mut(node).flags;
+        flags.set(Flags::SAID_HERE, here);
+        flags.set(Flags::SAID_ELSEWHERE, elsewhere.is_some());
+    }
+
+    /// Keeps the peer's word about a source that ceases to be its plan.
+    pub(super) fn leave_word(&mut self, node: NodeRef) {
+        let record = self.node(node);
+        if record.flags.has(Flags::SAID_HERE)
+            && let Some(source) = self.source_at(record.place())
+        {
+            self.said.insert(node, source);
+            let flags = &mut self.node_mut(node).flags;
+            flags.set(Flags::SAID_HERE, false);
+            flags.set(Flags::SAID_ELSEWHERE, true);
+        }
     }
 
     /// Ends the joins and moves of this event to where the peers have said that they are already.
     pub(crate) fn believe(&mut self) {
-        let nodes: Vec<_> = self.changes.nodes.iter().copied().collect();
+        if self.said.is_empty() {
+            return;
+        }
+        let nodes: Vec<_> = self.noted_nodes().collect();
         for node in nodes {
             let record = self.node(node);
-            let there = record.said.is_some() && record.said == self.source_at(record.source);
-            if there && (record.former.is_some() || !record.warm) {
+            if !record.flags.has(Flags::SAID_ELSEWHERE) {
+                continue;
+            }
+            let said = self.said.get(&node).copied();
+            if said != self.source_at(record.place()) {
+                continue;
+            }
+            let unsettled = record.is_moving() || !record.is_warm();
+            self.say(node, said);
+            if unsettled {
                 self.arrived(node);
             }
         }
@@ -118,11 +163,9 @@ impl Forest {
 
     /// Takes a move back: to the old source if it still has the slot, else to the CDN.
     pub(super) fn go_back(&mut self, node: NodeRef, now: Duration) {
-        let former = self.node(node).former;
+        let former = self.former(node);
         self.release_former(node);
-        if self.node(node).source != Place::Nowhere {
-            self.detach(node);
-        }
+        self.detach(node);
         let parent = former
             .filter(|former| !former.evicted)
             .map(|former| former.place);
@@ -136,7 +179,7 @@ impl Forest {
             }
         }
         self.set_deadline(node, None);
-        let hold = match self.node(node).source {
+        let hold = match self.node(node).place() {
             Place::Cdn => HOLD_AT_CDN,
             Place::Under(_) | Place::Nowhere => HOLD,
         };
@@ -144,21 +187,43 @@ impl Forest {
     }
 
     pub(super) fn hold(&mut self, node: NodeRef, until: Duration) {
-        self.node_mut(node).hold_until = until;
+        self.drop_hold(node);
+        self.node_mut(node).flags.set(Flags::HELD, true);
+        self.holds.insert(node, until);
+        self.hold_ends.insert((until, node));
         self.noted(node);
+    }
+
+    pub(super) fn drop_hold(&mut self, node: NodeRef) {
+        let flags = &mut self.node_mut(node).flags;
+        if flags.has(Flags::HELD) {
+            flags.set(Flags::HELD, false);
+            if let Some(until) = self.holds.remove(&node) {
+                self.hold_ends.remove(&(until, node));
+            }
+        }
+    }
+
+    /// Whether the node must be left where it is.
+    pub(super) fn is_held(&self, node: NodeRef, now: Duration) -> bool {
+        let held = self.node(node).flags.has(Flags::HELD);
+        held && self.holds.get(&node).is_some_and(|until| *until > now)
+    }
+
+    /// Forgets the holds that are over. That changes no record: it is news for nobody.
+    pub(super) fn expire_holds(&mut self, now: Duration) {
+        while let Some((_, node)) = self.hold_ends.first().copied().filter(|(at, _)| *at <= now) {
+            self.drop_hold(node);
+        }
     }
 
     /// Ends the joins and moves whose time is over.
     pub(crate) fn give_up(&mut self, now: Duration) {
-        let due = self
-            .deadlines
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(MOST_GIVEN_UP);
-        let due: Vec<_> = due.map(|(_, node)| *node).collect();
+        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        let due: Vec<_> = due.take(MOST_GIVEN_UP).map(|(_, node)| *node).collect();
         for node in due {
             // What was decided for an earlier one may have settled this one too.
-            if self.node(node).deadline.is_some_and(|at| at <= now) {
+            if self.deadline(node).is_some_and(|at| at <= now) {
                 self.give_up_on(node, now);
             }
         }
@@ -166,17 +231,13 @@ impl Forest {
 
     fn give_up_on(&mut self, node: NodeRef, now: Duration) {
         self.set_deadline(node, None);
-        let parent = match self.node(node).source {
-            Place::Under(parent) => Some(parent),
-            Place::Cdn | Place::Nowhere => None,
-        };
-        match parent {
+        match self.node(node).parent() {
             // A peer that cannot be told anything is where its own reflexes took it.
             Some(parent) if self.peer(self.node(node).peer).session => {
                 self.part(self.id_of(parent), self.id_of(node), now + APART);
-                if self.node(node).former.is_some() {
+                if self.node(node).is_moving() {
                     self.go_back(node, now);
-                } else if !self.node(node).warm {
+                } else if !self.node(node).is_warm() {
                     self.detach(node);
                     let slot = self.find_slot(node);
                     self.take_slot(node, slot, now);

@@ -1,4 +1,5 @@
-//! Which slot: the shallowest that is legal, so that trees grow wide before deep.
+//! Which slot: the shallowest that is legal, so that trees grow wide before deep; one in the own region if
+//! that costs no more than [`NEARNESS`] levels.
 //!
 //! Among equals a parent that has children already is preferred to waking a bench node, and both to
 //! breaking a reservation. Consumers go as deep as they can without making the tree deeper: the slots
@@ -6,111 +7,255 @@
 //!
 //! Work per search is bounded by [`MOST_EXAMINED`] candidates, whatever the audience's size.
 
+use core::time::Duration;
+
 use super::Forest;
-use super::node::{NodeRef, OpenKey, Place};
-use crate::events::PeerRole;
+use super::index::{DISTRUSTED, INTERIOR, OPEN};
+use super::node::{Flags, NodeRef, Place};
 
 /// Candidates that one search looks at.
-const MOST_EXAMINED: usize = 64;
+const MOST_EXAMINED: u32 = 64;
 /// Nodes that one walk towards the CDN visits; more than a legal tree with its moves needs.
 const MOST_VISITED: u32 = 512;
+/// Nodes that are looked at for how tall a subtree is; a taller one counts as as tall as can be.
+const MOST_MEASURED: u32 = 4096;
+/// Peers with the same public address that one search looks at.
+const MOST_MATES: usize = 8;
+/// How many levels deeper a node goes to stay in its region.
+const NEARNESS: u32 = 1;
+
+/// A search for a parent: what was looked at so far.
+struct Search {
+    node: NodeRef,
+    region: u8,
+    /// Which groups of NATs to look at, in this order: see [`super::near`].
+    groups: &'static [u8],
+    left: u32,
+}
 
 impl Forest {
     /// Finds the best legal parent for a node, with all that is below it.
     pub(super) fn find_slot(&mut self, node: NodeRef) -> Option<NodeRef> {
         let record = self.node(node);
-        let tree = self.tree(record.track);
-        let shallow_first = tree.open.iter().take(MOST_EXAMINED);
-        let leaf_for_good =
-            self.peer(record.peer).role == PeerRole::Consumer && record.children.is_empty();
-        let mut examined = 0;
-        let mut suits = |key: &&OpenKey| {
-            examined += 1;
-            self.serves(key.node) && self.legal(key.node, node)
+        let mut search = Search {
+            node,
+            region: record.area() & !1,
+            groups: self.groups_for(node),
+            left: MOST_EXAMINED,
         };
+        if let Some(found) = self.search_house(&mut search) {
+            self.work.examined += MOST_EXAMINED - search.left;
+            return Some(found);
+        }
+        let leaf_for_good = record.flags.has(Flags::CONSUMER) && record.children == 0;
         let found = if leaf_for_good {
-            self.deep_first(node)
-                .find(&mut suits)
-                .or_else(|| shallow_first.clone().find(suits))
+            self.deep_first(&mut search)
         } else {
-            shallow_first.clone().find(suits)
+            None
         };
-        let found = found.map(|key| key.node);
-        self.work.examined += examined;
+        let found = found.or_else(|| self.shallow_first(&mut search));
+        self.work.examined += MOST_EXAMINED - search.left;
         found
     }
 
-    /// Open nodes that would not make the tree deeper, the deepest level first.
-    fn deep_first(&self, node: NodeRef) -> impl Iterator<Item = &OpenKey> {
-        let tree = self.tree(self.node(node).track);
-        let levels = (1..tree.deepest()).rev();
-        let keys = levels.flat_map(|depth| {
-            tree.open
-                .range(OpenKey::first_at(depth)..OpenKey::first_at(depth + 1))
+    /// A slot at a peer with the same public address, if there is one that makes the tree no deeper.
+    fn search_house(&self, search: &mut Search) -> Option<NodeRef> {
+        if !self.node(search.node).flags.has(Flags::HOUSED) {
+            return None;
+        }
+        let record = self.node(search.node);
+        let bulk = self.tree(record.tree).bulk();
+        let mates = self.housemates(record.peer).take(MOST_MATES);
+        let nodes = mates.filter_map(|mate| self.node_in(mate, record.tree));
+        let open = nodes.filter(|node| {
+            let mate = self.node(*node);
+            mate.serves() && mate.depth() <= bulk.max(1) && !mate.flags.has(Flags::DISTRUSTED)
         });
-        keys.take(MOST_EXAMINED)
+        let legal = open.filter(|node| {
+            search.left = search.left.saturating_sub(1);
+            self.legal(*node, search.node)
+        });
+        legal.min_by_key(|node| (self.node(*node).depth, *node))
+    }
+
+    fn shallow_first(&self, search: &mut Search) -> Option<NodeRef> {
+        let index = &self.tree_of(search.node).index;
+        let (near, far) = index.open_depths(search.region);
+        let mut turns = near | far << NEARNESS;
+        while turns != 0 && search.left > 0 {
+            let turn = turns.trailing_zeros();
+            turns &= turns - 1;
+            let found = self.search_depth(search, turn, true);
+            let found = found.or_else(|| {
+                let depth = turn.checked_sub(NEARNESS)?;
+                self.search_depth(search, depth, false)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Open nodes that would not make the tree deeper, the deepest level first.
+    fn deep_first(&self, search: &mut Search) -> Option<NodeRef> {
+        let tree = self.tree_of(search.node);
+        let above = tree.bulk().saturating_sub(1);
+        for near in [true, false] {
+            let (own, other) = tree.index.open_depths(search.region);
+            let mut depths = if near { own } else { other } & ((2 << above) - 1);
+            while depths != 0 && search.left > 0 {
+                let depth = 127 - depths.leading_zeros();
+                depths &= !(1 << depth);
+                let found = self.search_depth(search, depth, near);
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
+    }
+
+    /// Looks at one depth of the own region, or of all others.
+    fn search_depth(&self, search: &mut Search, depth: u32, near: bool) -> Option<NodeRef> {
+        let index = &self.tree_of(search.node).index;
+        if depth as usize >= super::index::DEPTHS {
+            return None;
+        }
+        let (own, groups) = (search.region, search.groups);
+        let regions = || {
+            (0..index.area_count())
+                .step_by(2)
+                .filter(|region| (*region == own) == near)
+        };
+        let areas = || {
+            groups
+                .iter()
+                .flat_map(|group| regions().map(move |region| region + group))
+        };
+        let mut present = areas().fold(0, |all, area| all | index.classes(area, depth)) & OPEN;
+        while present != 0 {
+            let class = u8::try_from(present.trailing_zeros()).unwrap_or(INTERIOR);
+            present &= present - 1;
+            debug_assert!(class <= DISTRUSTED, "only open classes are looked at");
+            for area in areas() {
+                let mut at = index.first(area, depth, class);
+                while let Some(candidate) = at {
+                    if search.left == 0 {
+                        return None;
+                    }
+                    search.left -= 1;
+                    if self.legal(candidate, search.node) {
+                        return Some(candidate);
+                    }
+                    at = self.node(candidate).next_listed.get();
+                }
+            }
+        }
+        None
     }
 
     /// Whether the edge keeps every rule that does not depend on the moment.
     pub(super) fn legal(&self, parent: NodeRef, child: NodeRef) -> bool {
         let (above, below) = (self.node(parent), self.node(child));
         above.peer != below.peer
-            && below.source != Place::Under(parent)
-            && below
-                .former
+            && below.place() != Place::Under(parent)
+            && self
+                .former(child)
                 .is_none_or(|former| former.place != Place::Under(parent))
             && self.fits(parent, child)
     }
 
     /// As [`Forest::legal`], for a child that may have been there before.
     pub(super) fn fits(&self, parent: NodeRef, child: NodeRef) -> bool {
-        self.pairs.allowed(self.id_of(parent), self.id_of(child))
-            && self.node(parent).depth + self.node(child).height <= self.policy.max_depth()
-            && self.free_at_a_price(parent) > 0
+        let above = self.node(parent);
+        above.tree == self.node(child).tree
+            && (above.free() > 0 || self.has_room_at_a_price(above))
+            && self.may_meet(child, parent)
+            && self.keeps_depth(above.depth(), child)
             && self.is_clear_of(parent, child)
+    }
+
+    /// Whether nothing speaks against a link between the peers of the two: no quarrel, no pair of NATs that
+    /// lets nothing through, no privacy.
+    pub(crate) fn may_meet(&self, one: NodeRef, other: NodeRef) -> bool {
+        let parted =
+            || !self.pairs.is_empty() && !self.pairs.allowed(self.id_of(one), self.id_of(other));
+        self.can_connect(one, other) && self.keeps_privacy(one, other) && !parted()
+    }
+
+    /// Whether a node and all below it stay within the policy's depth below a parent of this depth.
+    fn keeps_depth(&self, parent: u32, child: NodeRef) -> bool {
+        let room = self.policy.max_depth().saturating_sub(parent);
+        let record = self.node(child);
+        if record.children == 0 {
+            return room >= 1;
+        }
+        // No subtree reaches deeper than the tree.
+        let deepest = self.tree(record.tree).deepest();
+        let tallest = deepest.saturating_sub(record.depth()) + 1;
+        (record.depth > 0 && tallest <= room) || self.height(child) <= room
+    }
+
+    /// How many levels a node's subtree has; 1 for a leaf.
+    pub(crate) fn height(&self, top: NodeRef) -> u32 {
+        let mut level = vec![top];
+        let (mut height, mut visited) = (0, 0);
+        while !level.is_empty() {
+            height += 1;
+            visited += super::node::count(level.len());
+            if visited > MOST_MEASURED {
+                return u32::MAX;
+            }
+            level = level.iter().flat_map(|node| self.children(*node)).collect();
+        }
+        height
     }
 
     /// Whether the node's way to the CDN is whole and does not lead through `child`, over the edges
     /// that moves are leaving too.
     fn is_clear_of(&self, node: NodeRef, child: NodeRef) -> bool {
+        let below = self.node(child);
+        if below.carried() == 0 {
+            return node != child;
+        }
+        if self.formers.is_empty() {
+            let mut at = node;
+            for _ in 0..MOST_VISITED {
+                if at == child {
+                    return false;
+                }
+                match self.node(at).place() {
+                    Place::Nowhere => return false,
+                    Place::Cdn => return true,
+                    Place::Under(parent) => at = parent,
+                }
+            }
+            return false;
+        }
         let mut stack = vec![node];
         for _ in 0..MOST_VISITED {
             let Some(at) = stack.pop() else { return true };
             if at == child {
                 return false;
             }
-            let record = self.node(at);
-            match record.source {
+            match self.node(at).place() {
                 Place::Nowhere => return false,
                 Place::Cdn => {}
                 Place::Under(parent) => stack.push(parent),
             }
-            if let Some(Place::Under(parent)) = record.former.map(|former| former.place) {
+            if let Some(Place::Under(parent)) = self.former(at).map(|former| former.place) {
                 stack.push(parent);
             }
         }
         false
     }
 
-    /// Whether the node is `top` or in its subtree.
-    pub(crate) fn is_within(&self, node: NodeRef, top: NodeRef) -> bool {
-        self.upwards(node).any(|at| at == top)
-    }
-
-    /// The node, its parent, and so on.
-    pub(crate) fn upwards(&self, node: NodeRef) -> impl Iterator<Item = NodeRef> {
-        core::iter::successors(Some(node), |at| match self.node(*at).source {
-            Place::Under(parent) => Some(parent),
-            Place::Cdn | Place::Nowhere => None,
-        })
-    }
-
     /// Gives a new node its first place.
-    pub(super) fn place_newcomer(&mut self, node: NodeRef, now: core::time::Duration) {
+    pub(super) fn place_newcomer(&mut self, node: NodeRef, now: Duration) {
         let record = self.node(node);
-        let wants_roots = self.tree(record.track).root_count() < self.policy.target_roots();
-        let may_be_root = self.capacity(node) > 0;
-        let slot = if wants_roots && may_be_root {
+        let wants_roots = self.tree(record.tree).root_count() < self.policy.target_roots();
+        let slot = if wants_roots && record.capacity > 0 {
             None
         } else {
             self.find_slot(node)
@@ -119,12 +264,7 @@ impl Forest {
     }
 
     /// Attaches a node without a place to the slot, or to the CDN.
-    pub(super) fn take_slot(
-        &mut self,
-        node: NodeRef,
-        slot: Option<NodeRef>,
-        now: core::time::Duration,
-    ) {
+    pub(super) fn take_slot(&mut self, node: NodeRef, slot: Option<NodeRef>, now: Duration) {
         match slot {
             Some(parent) => {
                 self.make_room(parent);

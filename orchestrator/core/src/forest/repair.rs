@@ -6,8 +6,8 @@ use core::cmp::Reverse;
 use core::time::Duration;
 
 use super::Forest;
-use super::node::{Flow, Former, NodeRef, PeerRef, Place};
-use crate::ids::{PeerId, TrackIndex};
+use super::node::{Flags, Flow, Former, NodeRef, PeerRef, Place};
+use crate::ids::PeerId;
 
 /// How long a node that fell to the CDN by itself is left there.
 const BREATH: Duration = Duration::from_secs(2);
@@ -22,42 +22,38 @@ impl Forest {
             self.set_session(*peer, false);
         }
         for peer in peers {
-            let nodes: Vec<_> = self.peer(*peer).nodes.values().copied().collect();
-            for node in nodes {
+            while let Some(node) = self.peer(*peer).first_node.get() {
                 self.remove_node(node, now);
             }
-            let record = self
-                .peers
-                .remove(*peer)
-                .expect("invariant: the peer is in the forest");
+            self.move_out(*peer);
+            let record = self.peers[peer.index()].take();
+            let record = record.expect("invariant: the peer is in the forest");
             if let Some(until) = record.shunned_until {
                 self.shunned.remove(&(until, *peer));
             }
-            self.by_id.remove(&record.id);
-            self.changes.peers.remove(&record.id);
-            self.changes.offers.remove(&record.id);
-            if !self.changes.joined.remove(&record.id) {
-                self.changes.left.insert(record.id);
-            }
+            self.by_id.remove(record.id);
+            self.free_peers.push(*peer);
+            self.changes.gone(record.id);
         }
     }
 
-    /// Takes a node out of its tree; the successor takes over its children and its position.
+    /// Takes a node out of its tree; its successor, or else another that is fit for it, takes over its
+    /// children and its position.
     pub(super) fn remove_node(&mut self, node: NodeRef, now: Duration) {
         let record = self.node_mut(node);
-        record.warm = false;
-        let (track, place, depth) = (record.track, record.source, record.depth);
-        if !record.children.is_empty() {
-            self.shake(track, now);
+        record.flags.set(Flags::WARM, false);
+        let (tree, place, depth) = (record.tree, record.place(), record.depth());
+        let is_interior = record.children > 0;
+        self.reindex(node);
+        if is_interior {
+            self.shake(tree, now);
         }
         self.release_former(node);
         let (mut orphans, successor) = self.orphan_children(node);
         self.detach(node);
-        if let Some(successor) = successor {
-            self.lift(successor, place, depth, now);
-        }
-        if place == Place::Cdn {
-            self.crown(track, &mut orphans);
+        let heir = successor.filter(|heir| self.lift(*heir, place, depth, now));
+        if heir.is_none() && place == Place::Cdn {
+            self.crown(tree, &mut orphans);
         }
         for orphan in orphans {
             self.rehome(orphan, successor, now);
@@ -67,76 +63,80 @@ impl Forest {
 
     /// Moves all children away from a peer that may have none any more.
     pub(crate) fn bereave(&mut self, peer: PeerRef, now: Duration) {
-        self.reindex_peer(peer);
-        let nodes: Vec<_> = self.peer(peer).nodes.values().copied().collect();
+        self.refresh_peer(peer);
+        let nodes: Vec<_> = self.nodes_of(peer).collect();
         for node in nodes {
             let (orphans, successor) = self.orphan_children(node);
             for orphan in orphans {
                 self.rehome(orphan, successor, now);
             }
         }
-        self.reindex_peer(peer);
+        self.refresh_peer(peer);
     }
 
     /// Notes that the tree is being repaired; what may wait waits.
-    pub(super) fn shake(&mut self, track: TrackIndex, now: Duration) {
-        self.tree_mut(track).shaken = now;
+    pub(super) fn shake(&mut self, tree: u8, now: Duration) {
+        self.tree_mut(tree).shaken = now;
     }
 
-    /// Cuts everything below a node and all reservations at it. Returns the children, the tallest
-    /// first, and who was to take them over.
+    /// Cuts everything below a node and all reservations at it. Returns the children, those with most below
+    /// them first, and who is to take them over.
     fn orphan_children(&mut self, node: NodeRef) -> (Vec<NodeRef>, Option<NodeRef>) {
         let record = self.node(node);
-        let successor = record.successor;
-        let mut orphans: Vec<_> = record.children.iter().copied().collect();
-        orphans.sort_by_key(|orphan| (Reverse(self.node(*orphan).height), *orphan));
-        for leaver in self.node(node).leaving.clone() {
+        let successor = match record.successor.get() {
+            None if record.children > 0 => self.find_successor(node),
+            appointed => appointed,
+        };
+        let mut orphans: Vec<_> = self.children(node).collect();
+        orphans.sort_by_key(|orphan| (Reverse(self.node(*orphan).children), *orphan));
+        let leaving: Vec<_> = self.leaving(node).collect();
+        for leaver in leaving {
             self.release_former(leaver);
         }
-        for protected in self.node(node).protects.clone() {
+        while let Some(protected) = self.node(node).protects.get() {
             self.release_successor(protected);
         }
         self.release_successor(node);
         for orphan in &orphans {
             self.detach(*orphan);
         }
-        (
-            orphans,
-            successor.filter(|successor| self.serves(*successor)),
-        )
+        let serves = |successor: &NodeRef| self.node(*successor).serves();
+        (orphans, successor.filter(serves))
     }
 
     /// Moves a successor up into the position that has become free, so that those whom it takes over
-    /// keep their depth.
-    fn lift(&mut self, successor: NodeRef, place: Place, depth: u32, now: Duration) {
+    /// keep their depth. Returns whether it is there.
+    fn lift(&mut self, successor: NodeRef, place: Place, depth: u32, now: Duration) -> bool {
         let record = self.node(successor);
-        if record.depth <= depth {
-            return;
+        if record.depth() <= depth {
+            return true;
         }
-        let roots = self.tree(record.track).root_count();
+        let roots = self.tree(record.tree).root_count();
         match place {
             Place::Cdn if roots < self.policy.target_roots() => {
                 self.move_to(successor, Place::Cdn, false, now);
+                true
             }
-            Place::Under(parent) if self.serves(parent) && self.legal(parent, successor) => {
+            Place::Under(parent) if self.node(parent).serves() && self.legal(parent, successor) => {
                 self.move_to(successor, place, false, now);
+                true
             }
-            Place::Cdn | Place::Under(_) | Place::Nowhere => {}
+            Place::Cdn | Place::Under(_) | Place::Nowhere => false,
         }
     }
 
     /// Gives a node that has lost its place another.
     pub(super) fn rehome(&mut self, node: NodeRef, standby: Option<NodeRef>, now: Duration) {
         let record = self.node(node);
-        let (warm, session) = (record.warm, self.peer(record.peer).session);
-        if record.former.is_some() {
+        let (warm, session) = (record.is_warm(), self.peer(record.peer).session);
+        if record.is_moving() {
             match self.find_slot(node) {
                 Some(slot) if session => self.take_slot(node, Some(slot), now),
                 Some(_) | None => self.go_back(node, now),
             }
             return;
         }
-        let able = |s: &NodeRef| self.nodes.get(*s).is_some() && self.serves(*s);
+        let able = |standby: &NodeRef| self.node(*standby).serves();
         if let Some(standby) = standby.filter(able).filter(|s| self.legal(*s, node)) {
             self.take_slot(node, Some(standby), now);
             if warm {
@@ -163,15 +163,12 @@ impl Forest {
         self.touched(other);
         for (child, parent) in [(one, other), (other, one)] {
             for (node, above) in self.node_pairs(child, parent) {
-                if self
-                    .node(node)
-                    .former
-                    .is_some_and(|f| f.place == Place::Under(above))
-                {
+                let leaves = self.former(node).map(|former| former.place);
+                if leaves == Some(Place::Under(above)) {
                     self.release_former(node);
                 }
-                if self.node(node).source == Place::Under(above) {
-                    let standby = self.node(above).successor;
+                if self.node(node).parent() == Some(above) {
+                    let standby = self.node(above).successor.get();
                     self.detach(node);
                     self.rehome(node, standby, now);
                 }
@@ -186,8 +183,8 @@ impl Forest {
         let mut moves = false;
         for (node, above) in self.node_pairs(child, parent) {
             let record = self.node(node);
-            let settled = record.former.is_none() && record.hold_until <= now;
-            if record.source == Place::Under(above)
+            let settled = !record.is_moving() && !self.is_held(node, now);
+            if record.parent() == Some(above)
                 && settled
                 && let Some(slot) = self.find_slot(node)
             {
@@ -204,27 +201,24 @@ impl Forest {
         self.move_to(child, to, true, now);
     }
 
-    /// Pairs the two peers' nodes by track.
+    /// Pairs the two peers' nodes by tree.
     fn node_pairs(&self, child: PeerId, parent: PeerId) -> Vec<(NodeRef, NodeRef)> {
         let (Some(child), Some(parent)) = (self.find(child), self.find(parent)) else {
             return Vec::new();
         };
-        let nodes = self.peer(child).nodes.iter();
-        let above = &self.peer(parent).nodes;
-        nodes
-            .filter_map(|(track, node)| Some((*node, *above.get(track)?)))
-            .collect()
+        let pair = |node| Some((node, self.node_in(parent, self.node(node).tree)?));
+        self.nodes_of(child).filter_map(pair).collect()
     }
 
     /// Whether the plan has (or is leaving, or holds in reserve) a link between the two.
     pub(crate) fn are_linked(&self, one: PeerId, other: PeerId) -> bool {
-        [(one, other), (other, one)].into_iter().any(|(child, parent)| {
-            self.node_pairs(child, parent).into_iter().any(|(node, above)| {
-                let record = self.node(node);
-                record.source == Place::Under(above)
-                    || record.former.is_some_and(|f| f.place == Place::Under(above))
-                    || matches!(record.source, Place::Under(p) if self.node(p).successor == Some(above))
-            })
+        let ways = [(one, other), (other, one)].into_iter();
+        let mut pairs = ways.flat_map(|(child, parent)| self.node_pairs(child, parent));
+        pairs.any(|(node, above)| {
+            let leaves = self.former(node).map(|former| former.place);
+            let parent = self.node(node).parent();
+            let standby = parent.and_then(|parent| self.node(parent).successor.get());
+            parent == Some(above) || leaves == Some(Place::Under(above)) || standby == Some(above)
         })
     }
 
@@ -238,7 +232,7 @@ impl Forest {
 
     /// A child has switched by itself. Adopts that if it is legal; otherwise plans another place.
     pub(crate) fn adopt_switch(&mut self, node: NodeRef, to: Option<Place>, now: Duration) {
-        self.shake(self.node(node).track, now);
+        self.shake(self.node(node).tree, now);
         self.warm_up(node);
         self.release_former(node);
         self.detach(node);
@@ -254,6 +248,5 @@ impl Forest {
             Some(Place::Under(_) | Place::Nowhere) | None => self.rehome(node, None, now),
         }
         self.set_flow(node, Flow::Flowing);
-        self.reindex_peer(self.node(node).peer);
     }
 }

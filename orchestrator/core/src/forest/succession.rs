@@ -1,15 +1,16 @@
 //! Who takes over: each interior node's successor, outside its subtree, with its budget reserved.
 //!
-//! A successor is a bench leaf if there is one (its whole budget is free), else an interior node with
-//! room. A reservation never keeps a child out: a slot is taken from it when the tree would grow
-//! deeper or need another root otherwise. Interior nodes without a successor are asked for again, a
+//! A successor is the oldest bench leaf of the right capacity if there is one (its whole budget is free), else
+//! an interior node with room. A reservation never keeps a child out: a slot is taken from it when the tree
+//! would grow deeper or need another root otherwise. Interior nodes without a successor are asked for again, a
 //! few per event; until then their children's standby is the CDN.
 
 use super::Forest;
-use super::node::{NodeRef, OpenClass, Place, count, turn};
+use super::index::{BENCH, BENCHES, INTERIOR, bench_of};
+use super::node::{Flags, Link, NodeRef};
 
 /// Candidates that one search looks at.
-const MOST_EXAMINED: usize = 32;
+const MOST_EXAMINED: u32 = 32;
 /// Interior nodes that one event tries to protect.
 const MOST_PROTECTED: usize = 4;
 
@@ -18,52 +19,61 @@ impl Forest {
     pub(super) fn release_successor(&mut self, node: NodeRef) {
         let record = self.node_mut(node);
         let reserved = core::mem::take(&mut record.reserved);
-        let Some(successor) = record.successor.take() else {
+        let successor = core::mem::replace(&mut record.successor, Link::NONE);
+        let Some(successor) = successor.get() else {
             return;
         };
-        let after = self.node_mut(successor);
-        after.protects.remove(&node);
-        after.pledged -= reserved;
+        self.unlink_protected(successor, node);
+        self.node_mut(successor).pledged -= reserved;
         self.standbys_changed(node);
         self.touched_by_node(successor);
         self.changed(node);
-        self.reindex_peer(self.node(successor).peer);
+        self.edges_changed(successor);
         self.note_unprotected(node);
     }
 
-    fn note_unprotected(&mut self, node: NodeRef) {
-        let record = self.node(node);
-        let (track, bare) = (record.track, record.successor.is_none());
-        let bare = bare && !record.children.is_empty();
-        let tree = self.tree_mut(track);
+    pub(super) fn note_unprotected(&mut self, node: NodeRef) {
+        let record = self.node_mut(node);
+        let bare = record.successor == Link::NONE && record.children > 0;
+        let was_bare = record.flags.has(Flags::UNPROTECTED);
+        if bare == was_bare {
+            return;
+        }
+        record.flags.set(Flags::UNPROTECTED, bare);
+        let tree = record.tree;
+        let tree = self.tree_mut(tree);
         if bare {
-            tree.unprotected.insert(node);
+            tree.bare += 1;
+            tree.unprotected.push_back(node);
         } else {
-            tree.unprotected.remove(&node);
+            tree.bare -= 1;
         }
     }
 
     fn standbys_changed(&mut self, node: NodeRef) {
-        let children: Vec<_> = self.node(node).children.iter().copied().collect();
-        for child in children {
+        let mut next = self.node(node).first_child.get();
+        while let Some(child) = next {
+            next = self.node(child).next_sibling.get();
             self.touched_by_node(child);
         }
     }
 
-    /// Keeps one slot reserved for each of the node's children, or gives the successor up.
+    /// Keeps a slot reserved for each of the node's children, or gives the successor up.
     pub(super) fn fit_reservation(&mut self, node: NodeRef) {
         let record = self.node(node);
-        let (need, reserved) = (count(record.children.len()), record.reserved);
-        if let Some(successor) = record.successor {
+        let (need, reserved) = (record.children, record.reserved);
+        if let Some(successor) = record.successor.get() {
             let more = need.saturating_sub(reserved);
-            if need == 0 || self.free(successor) < more {
+            if need == 0 || self.free(successor) < u32::from(more) {
                 self.release_successor(node);
             } else {
-                self.node_mut(node).reserved = need;
-                let after = self.node_mut(successor);
-                after.pledged = after.pledged + need - reserved;
+                // A child more or less is told to the successor, which accepts its link.
                 self.touched_by_node(successor);
-                self.reindex_peer(self.node(successor).peer);
+                if more > 0 {
+                    self.node_mut(node).reserved = need;
+                    self.node_mut(successor).pledged += more;
+                    self.edges_changed(successor);
+                }
             }
         }
         self.note_unprotected(node);
@@ -71,9 +81,15 @@ impl Forest {
 
     /// Releases the successors that a subtree's move has brought below those whom they protect.
     pub(super) fn drop_captured_successors(&mut self, moved: NodeRef, parent: NodeRef) {
-        let above: Vec<_> = self.upwards(parent).collect();
-        for node in above {
-            let successor = self.node(node).successor;
+        let record = self.node(moved);
+        if record.children == 0 && record.protects == Link::NONE {
+            return;
+        }
+        let mut at = Some(parent);
+        while let Some(node) = at {
+            let record = self.node(node);
+            at = record.parent();
+            let successor = record.successor.get();
             if successor.is_some_and(|successor| self.is_within(successor, moved)) {
                 self.release_successor(node);
             }
@@ -82,88 +98,117 @@ impl Forest {
 
     /// Finds successors for a few of the interior nodes that lack one.
     pub(crate) fn protect(&mut self) {
-        let tracks: Vec<_> = self.trees.keys().copied().collect();
-        for track in tracks {
-            let tree = self.tree(track);
-            let turn: Vec<_> = turn(&tree.unprotected, tree.protect_cursor)
-                .take(MOST_PROTECTED)
-                .collect();
-            self.tree_mut(track).protect_cursor = turn.last().copied();
-            for node in turn {
-                if let Some(successor) = self.find_successor(node) {
-                    self.appoint(node, successor);
-                }
+        for tree in self.tree_slots() {
+            self.protect_in(tree);
+        }
+    }
+
+    fn protect_in(&mut self, tree: u8) {
+        let mut tried = 0;
+        let waiting = self.tree(tree).unprotected.len();
+        for _ in 0..waiting.min(2 * MOST_PROTECTED) {
+            if tried == MOST_PROTECTED {
+                return;
+            }
+            let Some(node) = self.tree_mut(tree).unprotected.pop_front() else {
+                return;
+            };
+            let record = self.node(node);
+            if record.tree != tree || !record.flags.has(Flags::UNPROTECTED) {
+                continue;
+            }
+            tried += 1;
+            match self.find_successor(node) {
+                Some(successor) => self.appoint(node, successor),
+                None => self.tree_mut(tree).unprotected.push_back(node),
             }
         }
     }
 
     /// Makes `successor` the one who takes over the node's children. It must have the room.
     pub(super) fn appoint(&mut self, node: NodeRef, successor: NodeRef) {
-        let need = count(self.node(node).children.len());
-        let record = self.node_mut(node);
-        record.successor = Some(successor);
-        record.reserved = need;
+        let record = self.node(node);
+        // Room for those who may yet come to the node, if there is any, so that they change nothing here.
+        let spare = u32::from(record.capacity).min(self.free(successor));
+        let need = u32::from(record.children).max(spare);
+        let need = u16::try_from(need).unwrap_or(u16::MAX);
         let after = self.node_mut(successor);
-        after.protects.insert(node);
         after.pledged += need;
+        let others = core::mem::replace(&mut after.protects, Link::to(node));
+        let record = self.node_mut(node);
+        record.successor = Link::to(successor);
+        record.reserved = need;
+        record.next_protected = others;
         self.standbys_changed(node);
         self.touched_by_node(successor);
         self.changed(node);
-        self.reindex_peer(self.node(successor).peer);
+        self.edges_changed(successor);
         self.note_unprotected(node);
     }
 
     /// Whether `successor` may take over all of the node's children.
     pub(super) fn succeeds(&self, successor: NodeRef, node: NodeRef) -> bool {
         let record = self.node(node);
-        self.serves(successor)
-            && self.free(successor) >= count(record.children.len())
+        let after = self.node(successor);
+        after.serves()
+            && after.free() >= u32::from(record.children)
+            && record.children > 0
             && !self.is_within(successor, node)
-            && !record.children.is_empty()
-            && record.children.iter().all(|child| {
-                self.node(*child).peer != self.node(successor).peer
-                    && self
-                        .pairs
-                        .allowed(self.id_of(*child), self.id_of(successor))
-            })
+            && self
+                .children(node)
+                .all(|child| self.node(child).peer != after.peer && self.may_meet(child, successor))
     }
 
-    /// Looks among the deepest open nodes: the shallow ones are the next newcomers' parents. Prefers
-    /// one that does not depend on the node's own parent, so that it survives both.
-    fn find_successor(&mut self, node: NodeRef) -> Option<NodeRef> {
+    /// Looks at the bench, the strongest and oldest first, then at the deepest interior nodes with room: the
+    /// shallow ones are the next newcomers' parents. Prefers one that does not depend on the node's own
+    /// parent, so that it survives both.
+    pub(super) fn find_successor(&mut self, node: NodeRef) -> Option<NodeRef> {
         let record = self.node(node);
-        let parent = match record.source {
-            Place::Under(parent) => Some(parent),
-            Place::Cdn | Place::Nowhere => None,
-        };
-        let mut best = None;
+        let (parent, tree) = (record.parent(), record.tree);
+        let need = record.children;
+        let own = record.area() & !1;
+        let index = &self.tree(tree).index;
         let mut examined = 0;
-        for key in self
-            .tree(record.track)
-            .open
-            .iter()
-            .rev()
-            .take(MOST_EXAMINED)
-        {
-            examined += 1;
-            let rank = match key.class {
-                OpenClass::Bench => 0,
-                OpenClass::Interior => 1,
-                OpenClass::Reserved | OpenClass::Distrusted => continue,
-            };
-            if !self.succeeds(key.node, node) {
-                continue;
-            }
-            let entangled = parent.is_some_and(|parent| self.is_within(key.node, parent));
-            let score = (rank, entangled);
-            if best.is_none_or(|(found, _)| score < found) {
-                best = Some((score, key.node));
-            }
-            if score == (0, false) {
-                break;
+        let mut second = None;
+        'areas: for near in [true, false] {
+            for area in 0..index.area_count() {
+                if (area & !1 == own) != near {
+                    continue;
+                }
+                for class in (bench_of(need)..=BENCHES).chain([INTERIOR]) {
+                    let mut deepest = self.tree(tree).deepest();
+                    while deepest > 0 {
+                        let depth = deepest;
+                        deepest -= 1;
+                        if index.classes(area, depth) & 1 << class == 0 {
+                            continue;
+                        }
+                        let mut at = index.first(area, depth, class);
+                        while let Some(candidate) = at {
+                            at = self.node(candidate).next_listed.get();
+                            examined += 1;
+                            if self.succeeds(candidate, node) {
+                                let entangled =
+                                    parent.is_some_and(|parent| self.is_within(candidate, parent));
+                                if !entangled {
+                                    self.work.examined += examined;
+                                    return Some(candidate);
+                                }
+                                second = second.or(Some(candidate));
+                            }
+                            if examined >= MOST_EXAMINED {
+                                break 'areas;
+                            }
+                            // The oldest few of each list are enough.
+                            if class >= BENCH && examined % 4 == 0 {
+                                break;
+                            }
+                        }
+                    }
+                }
             }
         }
         self.work.examined += examined;
-        best.map(|(_, successor)| successor)
+        second
     }
 }

@@ -87,6 +87,7 @@ impl Run {
     fn new(draft: PolicyDraft, temper: Temper) -> Self {
         let mut world = World::empty(Policy::validate(&draft).unwrap(), false);
         world.obedient = false;
+        world.profile = profile_of;
         world.lags = matches!(temper, Temper::Lagging);
         let mut run = Self {
             temper,

@@ -12,13 +12,20 @@ pub(super) fn profile_of(id: u64) -> PeerProfile {
     if id.is_multiple_of(4) {
         return PeerProfile::default();
     }
+    let nats = [
+        NatClass::Open,
+        NatClass::Symmetric,
+        NatClass::PortRestricted,
+        NatClass::Unknown,
+    ];
     PeerProfile {
-        nat: NatClass::Open,
+        metered: id.is_multiple_of(13),
+        nat: nats[usize::try_from(id / 4 % 4).unwrap()],
         locality: Locality {
             lan: id / 2,
             site: 0,
             asn: 64_496,
-            region: 3,
+            region: u16::try_from(id % 3).unwrap(),
         },
         ..PeerProfile::default()
     }
@@ -76,6 +83,8 @@ pub(super) struct World {
     /// The most that one event made the planner do.
     pub(super) most: Work,
     quiet: bool,
+    /// What the peers that come are.
+    pub(super) profile: fn(u64) -> PeerProfile,
 }
 
 impl World {
@@ -112,6 +121,7 @@ impl World {
             attachments: 0,
             most: Work::default(),
             quiet: false,
+            profile: |_| PeerProfile::default(),
         }
     }
 
@@ -185,7 +195,22 @@ impl World {
     }
 
     /// Takes an entry's way through the log: as bytes, and into the state.
+    /// Nobody is given a parent that its NAT cannot reach.
+    fn expect_passable(&self, child: PeerId, source: Option<Source>) {
+        if let Some(Source::Peer(parent)) = source {
+            let [one, other] = [child, parent].map(|peer| (self.profile)(peer.0));
+            let lan = one.locality.lan;
+            let one_house = lan != 0 && lan == other.locality.lan;
+            let passes = crate::forest::passes(one.nat, other.nat);
+            assert!(one_house || passes, "{child} cannot reach {parent}");
+        }
+    }
+
     fn replicate(&mut self, entry: &Entry) {
+        for edge in &entry.edges {
+            self.expect_passable(edge.peer, edge.edge.map(|edge| edge.source));
+        }
+
         let bytes = entry.encode().unwrap();
         let entry = Entry::decode(&bytes).unwrap();
         let (term, index) = (self.term, self.index);
@@ -391,7 +416,7 @@ impl World {
             attachment,
             role: actor.role,
             upload_bps: actor.upload_bps,
-            profile: profile_of(id),
+            profile: (self.profile)(id),
             tracks: actor.tracks.clone(),
             held: held.collect(),
             generation: actor

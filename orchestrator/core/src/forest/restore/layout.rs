@@ -1,15 +1,17 @@
-//! Who hangs where, by number: what the records say in names becomes parents, children, depths, heights.
+//! Who hangs where, by number: what the records say in names becomes parents, children, depths.
 //!
-//! Nodes are numbered in the order of their peers' ids and tracks. Everything is in small arrays, because a
+//! Nodes are numbered in the order of their peers' ids and trees. Everything is in small arrays, because a
 //! million nodes lie too far apart to be walked through once for each question. Names are resolved by
 //! sorting them and reading them beside the nodes, which are in order already.
 //!
 //! Invariants: each node is a root or the child of one that is not below it, whatever the records say;
 //! equal records give equal layouts.
 
-use crate::ids::{PeerId, Source, TrackIndex};
+use crate::ids::{PeerId, Source};
 use crate::state::Edge;
 
+/// The deepest that a node can be.
+const DEEPEST: u32 = 64;
 /// No other node.
 const NONE: u32 = u32::MAX;
 
@@ -21,13 +23,13 @@ enum As {
     Successor,
 }
 
-/// A peer in a track's tree, as what it is named, and by which node.
-type Reference = (PeerId, TrackIndex, As, u32);
+/// A peer in a tree, as what it is named, and by which node.
+type Reference = (PeerId, u8, As, u32);
 
 /// The nodes as they are read, in order.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    keys: Vec<(PeerId, TrackIndex)>,
+    keys: Vec<(PeerId, u8)>,
     is_root: Vec<bool>,
     references: Vec<Reference>,
 }
@@ -40,7 +42,6 @@ pub(super) struct Layout {
     first: Vec<u32>,
     children: Vec<u32>,
     depths: Vec<u32>,
-    heights: Vec<u32>,
     stranded: Vec<bool>,
     /// Nodes and what they are leaving, ordered by the latter.
     pub(super) formers: Vec<(u32, u32)>,
@@ -57,10 +58,10 @@ impl Reading {
         }
     }
 
-    /// Takes in the next node. Peers come in order, and each with its tracks in order.
-    pub(super) fn push(&mut self, peer: PeerId, track: TrackIndex, edge: &Edge) {
+    /// Takes in the next node. Peers come in order, and each with its trees in order.
+    pub(super) fn push(&mut self, peer: PeerId, tree: u8, edge: &Edge) {
         let number = number(self.keys.len());
-        self.keys.push((peer, track));
+        self.keys.push((peer, tree));
         self.is_root.push(edge.source == Source::Cdn);
         let named = [
             (Some(edge.source), As::Source),
@@ -69,7 +70,7 @@ impl Reading {
         ];
         for (source, role) in named {
             if let Some(Source::Peer(other)) = source {
-                self.references.push((other, track, role, number));
+                self.references.push((other, tree, role, number));
             }
         }
     }
@@ -81,19 +82,18 @@ impl Reading {
             first: Vec::with_capacity(nodes + 1),
             children: Vec::with_capacity(nodes),
             depths: vec![0; nodes],
-            heights: vec![1; nodes],
             stranded: vec![false; nodes],
             formers: Vec::new(),
             successors: Vec::new(),
         };
         self.references.sort_unstable();
         let mut at = 0;
-        for (peer, track, role, from) in self.references {
-            while self.keys.get(at).is_some_and(|key| *key < (peer, track)) {
+        for (peer, tree, role, from) in self.references {
+            while self.keys.get(at).is_some_and(|key| *key < (peer, tree)) {
                 at += 1;
             }
             let to = number(at);
-            if self.keys.get(at) == Some(&(peer, track)) && to != from {
+            if self.keys.get(at) == Some(&(peer, tree)) && to != from {
                 layout.tie(from, role, to);
             }
         }
@@ -124,10 +124,6 @@ impl Layout {
         self.depths[node as usize]
     }
 
-    pub(super) fn height(&self, node: u32) -> u32 {
-        self.heights[node as usize]
-    }
-
     /// Whether the node has no place by its record, and so becomes a root.
     pub(super) fn is_stranded(&self, node: u32) -> bool {
         self.stranded[node as usize]
@@ -154,7 +150,7 @@ impl Layout {
         }
     }
 
-    /// Writes depths from the roots down and heights from the leaves up. Whoever is not reached becomes a
+    /// Writes depths from the roots down. Whoever is not reached becomes a
     /// root.
     fn label(&mut self, is_root: &[bool]) {
         let mut order = Vec::with_capacity(is_root.len());
@@ -168,13 +164,6 @@ impl Layout {
                 self.label_below(node, &mut order);
             }
         }
-        for node in order.into_iter().rev() {
-            if let Some(parent) = self.parent(node) {
-                let height = self.height(node) + 1;
-                let above = &mut self.heights[parent as usize];
-                *above = height.max(*above);
-            }
-        }
     }
 
     fn label_below(&mut self, root: u32, order: &mut Vec<u32>) {
@@ -184,6 +173,10 @@ impl Layout {
         while let Some(node) = order.get(next).copied() {
             next += 1;
             let (first, depth) = (order.len(), self.depth(node) + 1);
+            // No policy allows more; what hangs there by its record is stranded.
+            if depth > DEEPEST {
+                continue;
+            }
             order.extend(self.children(node));
             for child in &order[first..] {
                 self.depths[*child as usize] = depth;
