@@ -204,7 +204,7 @@ impl EngineTask {
         let core::Held { generation, edges } = self.engine.held();
         let edges = edges.into_iter().map(|edge| v1::HeldEdge {
             track: edge.track.0,
-            stripe: 0,
+            stripe: edge.stripe.into(),
             source: edge.source.map(translate::source_out),
             standby: edge.standby.map(translate::source_out),
             children: edge.children.iter().map(ToString::to_string).collect(),
@@ -242,7 +242,7 @@ impl EngineTask {
                 self.request(translate::link_out(peer, state, detail));
             }
             Command::ReportSource(report) => {
-                tracing::info!(track = %report.track, source = ?report.source, state = ?report.state, "source");
+                tracing::info!(track = %report.track, stripe = report.stripe, source = ?report.source, state = ?report.state, "source");
                 self.request(translate::source_report_out(report));
             }
             Command::ReportTracksWanted { tracks } => {

@@ -104,6 +104,7 @@ fn document(served: &Served, snapshot: &Snapshot) -> Value {
 fn track(track: &TrackSnapshot) -> Value {
     json!({
         "track": track.track.as_str(),
+        "stripe": track.stripe,
         "source": track.source.map(source),
         "standby": track.standby.map(source),
         "state": match track.state {

@@ -12,6 +12,9 @@ use espalier_proto::v1;
 
 use crate::session::SessionRequest;
 
+/// Into how many stripes a node may cut a track.
+const MAX_STRIPES: u8 = 8;
+
 /// What a node said makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
@@ -21,6 +24,10 @@ pub(crate) enum Malformed {
     Source,
     #[error("an assignment has no generation")]
     Generation,
+    #[error("a track is cut into {stripes} stripes and one of them is number {stripe}")]
+    Stripe { stripe: u32, stripes: u32 },
+    #[error("the stripes of track {0:?} do not fit together")]
+    Stripes(String),
     #[error("a public key is malformed: {0}")]
     Key(String),
 }
@@ -45,12 +52,12 @@ pub(crate) fn assignment(assignment: v1::Assignment) -> Result<core::Assignment,
         cdn_lease,
         upload_bps,
     } = assignment;
+    let tracks = tracks.into_iter().map(track_assignment);
+    let tracks: Vec<core::TrackAssignment> = tracks.collect::<Result<_, _>>()?;
+    fit_together(&tracks)?;
     Ok(core::Assignment {
         generation: generation(given.ok_or(Malformed::Generation)?),
-        tracks: tracks
-            .into_iter()
-            .map(track_assignment)
-            .collect::<Result<_, _>>()?,
+        tracks,
         children: children
             .into_iter()
             .map(child_assignment)
@@ -65,8 +72,11 @@ pub(crate) fn assignment(assignment: v1::Assignment) -> Result<core::Assignment,
 }
 
 fn track_assignment(track: v1::TrackAssignment) -> Result<core::TrackAssignment, Malformed> {
+    let (stripe, stripes) = stripe(track.stripe, track.stripes.max(1))?;
     Ok(core::TrackAssignment {
         track: core::TrackName(track.track),
+        stripe,
+        stripes,
         source: track.source.map(source).transpose()?,
         standby: track.standby.map(source).transpose()?,
         make_before_break: track.make_before_break,
@@ -74,11 +84,37 @@ fn track_assignment(track: v1::TrackAssignment) -> Result<core::TrackAssignment,
 }
 
 fn child_assignment(child: v1::ChildAssignment) -> Result<core::ChildAssignment, Malformed> {
+    let (stripe, _) = stripe(child.stripe, u32::from(MAX_STRIPES))?;
     Ok(core::ChildAssignment {
         track: core::TrackName(child.track),
+        stripe,
         peer: peer(&child.peer)?,
         standby: child.standby,
     })
+}
+
+/// The number of a stripe, and of how many it is one.
+fn stripe(stripe: u32, stripes: u32) -> Result<(u8, u8), Malformed> {
+    let count = u8::try_from(stripes)
+        .ok()
+        .filter(|count| *count <= MAX_STRIPES);
+    let number = u8::try_from(stripe).ok().filter(|_| stripe < stripes);
+    number
+        .zip(count)
+        .ok_or(Malformed::Stripe { stripe, stripes })
+}
+
+/// Whether every stripe of each track is named, and once.
+fn fit_together(tracks: &[core::TrackAssignment]) -> Result<(), Malformed> {
+    for track in tracks {
+        let same = || tracks.iter().filter(|other| other.track == track.track);
+        let agree = same().all(|other| other.stripes == track.stripes);
+        let once = same().filter(|other| other.stripe == track.stripe).count() == 1;
+        if !agree || !once || same().count() != usize::from(track.stripes) {
+            return Err(Malformed::Stripes(track.track.0.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// A peer's id.
@@ -160,7 +196,7 @@ pub(crate) fn source_report_out(report: core::SourceReport) -> SessionRequest {
     };
     SessionRequest::Source(v1::SourceEvent {
         track: report.track.0,
-        stripe: 0,
+        stripe: report.stripe.into(),
         source: report.source.map(source_out),
         state: state.into(),
         generation: Some(generation_out(report.generation)),
@@ -265,6 +301,35 @@ mod tests {
             broken(|a| a.children[0].peer = String::new()),
             Malformed::Peer(String::new())
         );
+    }
+
+    #[test]
+    fn the_stripes_of_a_track_are_all_named_once() {
+        let striped = |named: &[(u32, u32)]| {
+            let mut message = whole();
+            let template = message.tracks[0].clone();
+            let entry = |(stripe, stripes): &(u32, u32)| v1::TrackAssignment {
+                stripe: *stripe,
+                stripes: *stripes,
+                ..template.clone()
+            };
+            message.tracks = named.iter().map(entry).collect();
+            assignment(message).map(|read| read.tracks.len())
+        };
+        let unfit = Err(Malformed::Stripes("v0".to_owned()));
+        let bad = |stripe, stripes| Err(Malformed::Stripe { stripe, stripes });
+        for (named, expected) in [
+            (&[(0, 0)][..], Ok(1)),
+            (&[(1, 2), (0, 2)], Ok(2)),
+            (&[(0, 2)], unfit.clone()),
+            (&[(0, 2), (0, 2)], unfit.clone()),
+            (&[(0, 2), (1, 3)], unfit),
+            (&[(2, 2)], bad(2, 2)),
+            (&[(0, 9)], bad(0, 9)),
+            (&[(256, 300)], bad(256, 300)),
+        ] {
+            assert_eq!(striped(named), expected, "{named:?}");
+        }
     }
 
     #[test]

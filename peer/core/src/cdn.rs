@@ -30,6 +30,8 @@ pub(crate) struct Fetch {
     pub(crate) object: ObjectKey,
     pub(crate) purpose: Purpose,
     pub(crate) body: Body,
+    /// Whether a part of the resource was asked for.
+    pub(crate) ranged: bool,
     /// When the last news came.
     pub(crate) active: Duration,
 }

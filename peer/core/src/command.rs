@@ -80,7 +80,7 @@ pub enum Command {
         /// For people.
         detail: String,
     },
-    /// Tell the orchestrator about a track's source.
+    /// Tell the orchestrator about the source of a track's stripe.
     ReportSource(SourceReport),
     /// Tell the orchestrator which tracks the player reads.
     ReportTracksWanted {
@@ -194,11 +194,13 @@ pub enum LinkState {
     Closed,
 }
 
-/// A track's source as the peer has it; reported when it changes, and once after each session opens.
+/// A stripe's source as the peer has it; reported when it changes, and once after each session opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceReport {
     /// Which track.
     pub track: TrackName,
+    /// Which stripe of it.
+    pub stripe: u8,
     /// From where it comes now; absent: from nowhere yet.
     pub source: Option<Source>,
     /// How.

@@ -68,9 +68,11 @@ pub(crate) struct Downstream {
 pub(crate) struct Subscription {
     pub(crate) track: TrackIndex,
     pub(crate) stripe: u8,
-    stripes: u8,
+    pub(crate) stripes: u8,
     cursor: Option<Cursor>,
-    /// The next entry of the track's statement log.
+    /// The first entry of the track's statement log that went to the child by this subscription, and the
+    /// next one to go.
+    first_statement: u64,
     pub(crate) next_statement: u64,
     cancelled: VecDeque<(ObjectKey, u32, u32)>,
     /// The init section that the child has had from here, and the chunk of it that is next.
@@ -92,11 +94,21 @@ impl Downstream {
         if self.subscriptions.len() >= MAX_SUBSCRIPTIONS {
             return false;
         }
+        // What a subscription to another stripe brought the child has already.
+        let had = self.subscriptions.iter().find(|s| {
+            let brought = s.first_statement..s.next_statement;
+            s.track == subscribe.track && brought.contains(&next_statement)
+        });
+        let (first_statement, next_statement) = had
+            .map_or((next_statement, next_statement), |had| {
+                (had.first_statement, had.next_statement)
+            });
         self.subscriptions.push(Subscription {
             track: subscribe.track,
             stripe: subscribe.stripe,
             stripes: subscribe.stripes,
             cursor: subscribe.cursor,
+            first_statement,
             next_statement,
             cancelled: VecDeque::new(),
             init: None,
@@ -119,12 +131,13 @@ impl Downstream {
         &self.subscriptions
     }
 
-    pub(crate) fn subscriptions_mut(&mut self) -> &mut [Subscription] {
-        &mut self.subscriptions
-    }
-
-    pub(crate) fn takes(&self, track: TrackIndex) -> bool {
-        self.subscriptions.iter().any(|s| s.track == track)
+    /// A statement of a track was sent: subscriptions to other stripes of it that stood at the same place
+    /// need not bring it again.
+    pub(crate) fn stated(&mut self, track: TrackIndex, place: u64, next: u64) {
+        let same = |s: &&mut Subscription| s.track == track && s.next_statement == place;
+        for subscription in self.subscriptions.iter_mut().filter(same) {
+            subscription.next_statement = next;
+        }
     }
 
     /// Takes note of chunks that the child has from elsewhere.
@@ -300,8 +313,14 @@ impl Subscription {
         None
     }
 
+    /// The first chunk of the subscription's stripe from a chunk on.
+    fn first_of_stripe(&self, chunk: u32) -> u32 {
+        let (stripe, stripes) = (u32::from(self.stripe), u32::from(self.stripes));
+        chunk.saturating_add((stripe + stripes - chunk % stripes) % stripes)
+    }
+
     fn skips(&self, key: ObjectKey, chunk: u32) -> bool {
-        let other_stripe = chunk % u32::from(self.stripes) != u32::from(self.stripe);
+        let other_stripe = self.first_of_stripe(chunk) != chunk;
         let cancelled = |(object, first, end): &(ObjectKey, u32, u32)| {
             *object == key && (*first..*end).contains(&chunk)
         };
@@ -324,6 +343,7 @@ impl Subscription {
             (Init::Sent, _) | (_, None | Some(Status::Absent | Status::Lost)) => InitTurn::Pass,
             (Init::Statement, Some(_)) => InitTurn::Send(Next::Statement(init)),
             (Init::Chunk(chunk), Some(Status::Wanted | Status::Complete)) => {
+                let chunk = self.first_of_stripe(chunk);
                 let held = held.and_then(|object| object.chunk(ChunkIndex(chunk)));
                 match held {
                     Some(_) => InitTurn::Send(Next::Chunk(init, ChunkIndex(chunk), self.stripe)),
@@ -339,11 +359,11 @@ impl Subscription {
             Next::Statement(init) => self.init = Some((init, Init::Chunk(0))),
             Next::Unavailable(object) => self.step_over(object),
             Next::Chunk(object, index, _) => {
-                if let Some((init, Init::Chunk(chunk))) = self.init
+                if let Some((init, Init::Chunk(_))) = self.init
                     && init == object
                     && self.cursor.is_some_and(|cursor| cursor.object != object)
                 {
-                    self.init = Some((init, Init::Chunk(chunk + 1)));
+                    self.init = Some((init, Init::Chunk(index.0 + 1)));
                 } else if let Some(cursor) = &mut self.cursor
                     && cursor.object == object
                 {

@@ -111,7 +111,7 @@ pub struct Welcome {
 pub struct Assignment {
     /// Orders assignments.
     pub generation: Generation,
-    /// The tracks to take, and from where.
+    /// The tracks to take, by stripe, and from where.
     pub tracks: Vec<TrackAssignment>,
     /// The links to accept, and for what.
     pub children: Vec<ChildAssignment>,
@@ -121,11 +121,16 @@ pub struct Assignment {
     pub upload_bps: u64,
 }
 
-/// Where to take one track from.
+/// Where to take one stripe of a track from. Stripes that an assignment does not name come from nowhere
+/// yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackAssignment {
     /// Which track.
     pub track: TrackName,
+    /// Which stripe of it: the chunks whose index modulo `stripes` this is.
+    pub stripe: u8,
+    /// Into how many stripes the track is cut; 1 is the whole track.
+    pub stripes: u8,
     /// From where; absent: from nowhere yet, so from the CDN by lease.
     pub source: Option<Source>,
     /// Connected in advance and silent until needed.
@@ -139,6 +144,8 @@ pub struct TrackAssignment {
 pub struct ChildAssignment {
     /// Which track it takes.
     pub track: TrackName,
+    /// Which stripe of it.
+    pub stripe: u8,
     /// Who.
     pub peer: PeerId,
     /// Whether the child only holds this link in reserve.

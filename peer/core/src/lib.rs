@@ -29,10 +29,12 @@ mod ids;
 mod link;
 mod liveness;
 mod log;
+mod object;
 mod pacer;
 mod playout;
 mod ring;
 mod statistics;
+mod stripe;
 mod track;
 mod upstream;
 

@@ -120,8 +120,10 @@ impl Link {
         self.liveness.health(now)
     }
 
-    pub(crate) fn takes(&self, track: TrackIndex) -> bool {
-        self.downstream.takes(track)
+    /// Whether the other end takes a stripe of a track that is cut into so many.
+    pub(crate) fn takes(&self, track: TrackIndex, stripe: u8, stripes: u8) -> bool {
+        let mut subscriptions = self.downstream.subscriptions().iter();
+        subscriptions.any(|s| s.track == track && s.stripe == stripe && s.stripes == stripes)
     }
 
     /// The other end has these chunks, or gets them elsewhere; a count of 0 is all from the first on. One

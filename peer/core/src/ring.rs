@@ -12,153 +12,12 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use espalier_media::{
-    ChunkIndex, Descriptor, ObjectKey, ObjectKind, SignedStatement, Statement, TrackIndex,
-};
+use espalier_media::{ChunkIndex, ObjectKey, ObjectKind, SignedStatement, TrackIndex};
 
-use crate::command::Provenance;
-use crate::ids::{FetchId, PeerId};
+pub(crate) use crate::object::{Object, Status};
 
 /// The most descriptors that are kept of one track.
 pub(crate) const MAX_OBJECTS_PER_TRACK: usize = 1_024;
-
-/// What the peer does about an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// Only known: not asked for, or held once and evicted.
-    Absent,
-    /// Being received.
-    Wanted,
-    /// Held whole.
-    Complete,
-    /// Given up: it cannot be had as signed.
-    Lost,
-}
-
-/// One object.
-#[derive(Debug)]
-pub(crate) struct Object {
-    statement: SignedStatement,
-    chunks: Vec<Option<Bytes>>,
-    missing: u32,
-    status: Status,
-    /// When its descriptor came.
-    pub(crate) arrived: Duration,
-    /// Where its chunks came from.
-    pub(crate) from: Provenance,
-    /// The player has it already, unverified: its chunks are for the children only.
-    pub(crate) published_unverified: bool,
-    /// Since when the player waits for it though it was not asked for in the ordinary way.
-    pub(crate) player_waits: Option<Duration>,
-    /// When its last chunk came.
-    pub(crate) last_chunk: Duration,
-    /// The peer last asked for chunks of it by name, and when.
-    pub(crate) asked: Option<(PeerId, Duration)>,
-    /// The peer that said last that it does not have it.
-    pub(crate) refused_by: Option<PeerId>,
-    /// The request to the CDN under way for it.
-    pub(crate) fetch: Option<FetchId>,
-    /// How many requests to the CDN failed, and when the next may be made.
-    pub(crate) failed_fetches: u32,
-    /// See `failed_fetches`.
-    pub(crate) retry_at: Duration,
-}
-
-impl Object {
-    fn new(statement: SignedStatement, chunks: u32, arrived: Duration) -> Self {
-        Self {
-            statement,
-            chunks: vec![None; chunks as usize],
-            missing: chunks,
-            status: Status::Absent,
-            arrived,
-            from: Provenance::default(),
-            published_unverified: false,
-            player_waits: None,
-            last_chunk: Duration::ZERO,
-            asked: None,
-            refused_by: None,
-            fetch: None,
-            failed_fetches: 0,
-            retry_at: Duration::ZERO,
-        }
-    }
-
-    /// What was signed about it.
-    pub(crate) fn descriptor(&self) -> &Descriptor {
-        match self.statement.statement() {
-            Statement::Object(descriptor) => descriptor,
-            Statement::Master(_) | Statement::Track(_) => {
-                unreachable!("invariant: the ring keeps descriptors only")
-            }
-        }
-    }
-
-    pub(crate) fn statement(&self) -> &SignedStatement {
-        &self.statement
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        self.status
-    }
-
-    pub(crate) fn chunk(&self, index: ChunkIndex) -> Option<&Bytes> {
-        self.chunks.get(index.0 as usize)?.as_ref()
-    }
-
-    pub(crate) fn chunk_count(&self) -> u32 {
-        self.descriptor().chunk_count()
-    }
-
-    /// How many chunks are missing.
-    pub(crate) fn missing(&self) -> u32 {
-        self.missing
-    }
-
-    pub(crate) fn holds_any(&self) -> bool {
-        (self.missing as usize) < self.chunks.len()
-    }
-
-    /// The missing chunks as runs of (first, count), in order.
-    pub(crate) fn missing_runs(&self) -> Vec<(u32, u32)> {
-        self.runs(false)
-    }
-
-    /// The held chunks as runs of (first, count), in order.
-    pub(crate) fn held_runs(&self) -> Vec<(u32, u32)> {
-        self.runs(true)
-    }
-
-    fn runs(&self, held: bool) -> Vec<(u32, u32)> {
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for (index, chunk) in (0_u32..).zip(&self.chunks) {
-            if chunk.is_some() != held {
-                continue;
-            }
-            match runs.last_mut() {
-                Some((first, count)) if *first + *count == index => *count += 1,
-                Some(_) | None => runs.push((index, 1)),
-            }
-        }
-        runs
-    }
-
-    /// The first missing chunk.
-    pub(crate) fn first_missing(&self) -> Option<ChunkIndex> {
-        (0_u32..)
-            .zip(&self.chunks)
-            .find(|(_, chunk)| chunk.is_none())
-            .map(|(i, _)| ChunkIndex(i))
-    }
-
-    fn bytes(&self) -> u64 {
-        self.chunks
-            .iter()
-            .flatten()
-            .map(|chunk| chunk.len() as u64)
-            .sum()
-    }
-}
 
 /// What became of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,28 +54,31 @@ impl Ring {
         self.bytes
     }
 
-    /// Takes a descriptor; one that is no descriptor is a bug of the caller.
+    /// Takes a descriptor of a track of so many stripes; one that is no descriptor is a bug of the caller.
     pub(crate) fn insert(
         &mut self,
         key: ObjectKey,
         statement: SignedStatement,
+        stripes: u8,
         now: Duration,
     ) -> Inserted {
         if let Some(known) = self.objects.get(&key) {
-            let same = known.statement.payload() == statement.payload();
+            let same = known.statement().payload() == statement.payload();
             return if same {
                 Inserted::Known
             } else {
                 Inserted::Conflict
             };
         }
-        let chunks = statement
-            .statement()
-            .as_object()
-            .map_or(0, Descriptor::chunk_count);
         self.objects
-            .insert(key, Object::new(statement, chunks, now));
+            .insert(key, Object::new(statement, stripes, now));
         Inserted::New
+    }
+
+    /// Divides a track's objects into another number of stripes.
+    pub(crate) fn restripe(&mut self, track: TrackIndex, stripes: u8) {
+        let objects = self.objects.range_mut(first_key(track)..=last_key(track));
+        objects.for_each(|(_, object)| object.restripe(stripes));
     }
 
     pub(crate) fn get(&self, key: &ObjectKey) -> Option<&Object> {
@@ -269,14 +131,14 @@ impl Ring {
         let Some(object) = self
             .objects
             .get_mut(key)
-            .filter(|o| o.status == Status::Absent)
+            .filter(|o| o.status() == Status::Absent)
         else {
             return false;
         };
-        if object.missing == 0 {
-            object.status = Status::Complete;
+        if object.missing() == 0 {
+            object.set_status(Status::Complete);
         } else {
-            object.status = Status::Wanted;
+            object.set_status(Status::Wanted);
             self.wanted.insert(*key);
         }
         true
@@ -285,7 +147,7 @@ impl Ring {
     /// Gives an object up.
     pub(crate) fn lose(&mut self, key: &ObjectKey) {
         if let Some(object) = self.objects.get_mut(key) {
-            object.status = Status::Lost;
+            object.set_status(Status::Lost);
             self.wanted.remove(key);
             self.drop_chunks(key);
         }
@@ -296,22 +158,17 @@ impl Ring {
         let Some(object) = self
             .objects
             .get_mut(key)
-            .filter(|o| o.status == Status::Wanted)
+            .filter(|o| o.status() == Status::Wanted)
         else {
             return false;
         };
-        let Some(slot) = object
-            .chunks
-            .get_mut(index.0 as usize)
-            .filter(|slot| slot.is_none())
-        else {
+        let length = bytes.len() as u64;
+        if !object.put(index, bytes) {
             return false;
-        };
-        self.bytes += bytes.len() as u64;
-        *slot = Some(bytes);
-        object.missing -= 1;
-        if object.missing == 0 {
-            object.status = Status::Complete;
+        }
+        self.bytes += length;
+        if object.missing() == 0 {
+            object.set_status(Status::Complete);
             self.wanted.remove(key);
         }
         true
@@ -320,8 +177,7 @@ impl Ring {
     fn drop_chunks(&mut self, key: &ObjectKey) {
         if let Some(object) = self.objects.get_mut(key) {
             self.bytes -= object.bytes();
-            object.chunks.iter_mut().for_each(|chunk| *chunk = None);
-            object.missing = object.chunk_count();
+            object.drop_chunks();
         }
     }
 
@@ -351,7 +207,7 @@ impl Ring {
         self.drop_chunks(key);
         self.wanted.remove(key);
         if let Some(object) = self.objects.get_mut(key) {
-            object.status = Status::Absent;
+            object.set_status(Status::Absent);
             object.player_waits = None;
         }
     }

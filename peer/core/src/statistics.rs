@@ -55,11 +55,13 @@ pub struct PlayoutStatistics {
     pub stalled: Duration,
 }
 
-/// One track as the engine has it.
+/// One stripe of a track as the engine has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackSnapshot {
-    /// Its name.
+    /// The track's name.
     pub track: TrackName,
+    /// Which stripe of it.
+    pub stripe: u8,
     /// From where it comes now.
     pub source: Option<Source>,
     /// What takes over.
@@ -96,7 +98,7 @@ pub struct Snapshot {
     pub counters: Counters,
     /// The virtual player.
     pub playout: PlayoutStatistics,
-    /// The tracks, by name.
+    /// The tracks by name, each by stripe.
     pub tracks: Vec<TrackSnapshot>,
     /// The links, by peer.
     pub links: Vec<LinkSnapshot>,
@@ -113,15 +115,17 @@ pub struct Snapshot {
 pub struct Held {
     /// Of the assignment in force; zero: none.
     pub generation: Generation,
-    /// One entry a track.
+    /// One entry for each stripe of each track.
     pub edges: Vec<HeldEdge>,
 }
 
-/// A track's source now, and the children that it is passed on to.
+/// A stripe's source now, and the children that it is passed on to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldEdge {
     /// Which track.
     pub track: TrackName,
+    /// Which stripe of it.
+    pub stripe: u8,
     /// From where it comes.
     pub source: Option<Source>,
     /// What takes over.

@@ -1,7 +1,8 @@
-//! What a peer knows about one track that it takes: names, headers, rhythm, sources, place.
+//! What a peer knows about one track that it takes: names, headers, rhythm, stripes, place.
 //!
 //! State only, with the small questions that can be answered from it; what to do is decided by
-//! `upstream` (sources), `engine::repair` (missing chunks) and `engine::bypass`.
+//! `upstream` (sources), `engine::repair` (missing chunks) and `engine::bypass`. Statements, the place
+//! and the player's deadlines are the track's; chunks and their sources are its stripes'.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,36 +10,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use espalier_media::{
-    ByteRange, Descriptor, MasterHeader, ObjectKey, SignedStatement, Statement, TrackHeader,
-    TrackIndex,
+    ByteRange, ChunkIndex, Descriptor, MasterHeader, ObjectKey, SignedStatement, Statement,
+    TrackHeader, TrackIndex,
 };
 
 use crate::command::SourceState;
-use crate::event::TrackAssignment;
-use crate::ids::{FetchId, PeerId, Source, TrackName};
+use crate::ids::{FetchId, PeerId, TrackName};
 use crate::log::StatementLog;
 use crate::playout::Playout;
-use crate::upstream::Decision;
+use crate::stripe::{Assigned, Stripe};
 
-/// The longest time that counts as that of one chunk.
-const MAX_INTERVAL: Duration = Duration::from_secs(1);
 /// The target duration while no header says it.
 const DEFAULT_TARGET: Duration = Duration::from_secs(4);
-
-/// A subscription that this peer holds at another.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Subscribed {
-    /// When it was made.
-    pub(crate) since: Duration,
-    /// When the other said last that it has a source again; else, when it was made.
-    pub(crate) resumed: Duration,
-    /// The object that it began with; absent: the newest that the other had then.
-    pub(crate) from: Option<ObjectKey>,
-    /// The newest object whose descriptor came by it.
-    pub(crate) stated: Option<ObjectKey>,
-    /// Whether it brought data since, or the descriptors of objects whose data was here before.
-    pub(crate) flowed: bool,
-}
 
 /// An object that is read from the CDN before its descriptor is there.
 #[derive(Debug)]
@@ -102,13 +85,10 @@ pub(crate) struct Track {
     /// Known once the master header is.
     pub(crate) index: Option<TrackIndex>,
     pub(crate) uri: String,
-    pub(crate) assignment: TrackAssignment,
-    /// Since when the assigned source is what it is.
-    pub(crate) assigned_at: Duration,
-    /// The source before, kept until data flows from the new one.
-    pub(crate) previous: Option<PeerId>,
-    /// It was taken from the CDN before, and still is until data flows from the new source.
-    pub(crate) previous_root: bool,
+    /// One at least.
+    pub(crate) stripes: Vec<Stripe>,
+    /// Subscriptions to stripes as the track was cut before: to be ended, unless replaced.
+    pub(crate) stale: Vec<(PeerId, usize)>,
     pub(crate) header: Option<SignedStatement>,
     pub(crate) log: StatementLog,
     /// Everything from this object on is wanted.
@@ -121,21 +101,6 @@ pub(crate) struct Track {
     pub(crate) bypassed: BTreeSet<ObjectKey>,
     /// When the newest segment's statement came, and how long the segment is.
     pub(crate) rhythm: Option<(Duration, Duration)>,
-    pub(crate) subscribed: BTreeMap<PeerId, Subscribed>,
-    /// Peers that say that they repair their own source: since when, and until when that is believed.
-    pub(crate) repairing_peers: BTreeMap<PeerId, (Duration, Duration)>,
-    /// Peers not to be taken as a source for a while, for they take the track from here.
-    pub(crate) refused: BTreeMap<PeerId, Duration>,
-    pub(crate) decision: Decision,
-    /// Since when the track is taken from the CDN as it comes, and whether a chunk came.
-    pub(crate) root_since: Option<Duration>,
-    pub(crate) cdn_flowed: bool,
-    /// When a chunk that was missing last came, from anywhere.
-    pub(crate) progress: Duration,
-    /// When a source began last, or began again.
-    pub(crate) begun: Duration,
-    /// How long a chunk takes to come while some are missing, smoothed.
-    pub(crate) chunk_interval: Duration,
     pub(crate) unsigned: BTreeMap<ObjectKey, Unsigned>,
     pub(crate) bypass: Bypass,
     pub(crate) playout: Playout,
@@ -143,24 +108,17 @@ pub(crate) struct Track {
     pub(crate) start_objects: u32,
     /// Whether chunks ever came from a peer.
     pub(crate) tree_flowed: bool,
-    pub(crate) reported: Option<(Option<Source>, SourceState)>,
-    /// What the children were told: whether this peer repairs its source.
-    pub(crate) told_repairing: bool,
-    /// Objects in a row that the source brought too late.
-    pub(crate) late_objects: u32,
-    pub(crate) late_reported: Option<Duration>,
 }
 
 impl Track {
-    pub(crate) fn new(assignment: TrackAssignment, now: Duration) -> Self {
+    pub(crate) fn new(name: TrackName, stripes: Vec<Assigned>, now: Duration) -> Self {
+        let stripes = stripes.into_iter();
         Self {
-            name: assignment.track.clone(),
+            name,
             index: None,
             uri: String::new(),
-            assignment,
-            assigned_at: now,
-            previous: None,
-            previous_root: false,
+            stripes: stripes.map(|assigned| Stripe::new(assigned, now)).collect(),
+            stale: Vec::new(),
             header: None,
             log: StatementLog::default(),
             start: None,
@@ -168,25 +126,29 @@ impl Track {
             signed: None,
             bypassed: BTreeSet::new(),
             rhythm: None,
-            subscribed: BTreeMap::new(),
-            repairing_peers: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            decision: Decision::default(),
-            root_since: None,
-            cdn_flowed: false,
-            progress: now,
-            begun: now,
-            chunk_interval: Duration::ZERO,
             unsigned: BTreeMap::new(),
             bypass: Bypass::default(),
             playout: Playout::default(),
             start_objects: 0,
             tree_flowed: false,
-            reported: None,
-            told_repairing: false,
-            late_objects: 0,
-            late_reported: None,
         }
+    }
+
+    /// Into how many stripes it is cut.
+    pub(crate) fn stripe_count(&self) -> u8 {
+        u8::try_from(self.stripes.len()).unwrap_or(u8::MAX)
+    }
+
+    /// The stripe that a chunk belongs to.
+    pub(crate) fn stripe_of(&self, chunk: ChunkIndex) -> usize {
+        chunk.0 as usize % self.stripes.len()
+    }
+
+    /// Whether all of it is taken from the CDN as it comes.
+    pub(crate) fn is_root(&self) -> bool {
+        self.stripes
+            .iter()
+            .all(|stripe| stripe.root_since.is_some())
     }
 
     /// Finds the track in the master header.
@@ -236,45 +198,19 @@ impl Track {
         self.due().is_some_and(|due| now > due + self.target() / 2)
     }
 
-    /// A chunk came that was missing, of an object that was known since `arrived`.
-    pub(crate) fn on_progress(&mut self, arrived: Duration, now: Duration) {
-        let sample = now
-            .saturating_sub(self.progress.max(arrived).max(self.begun))
-            .min(MAX_INTERVAL);
-        self.chunk_interval = self.chunk_interval - self.chunk_interval / 8 + sample / 8;
-        self.progress = now;
-    }
-
-    /// A source begins, or begins again: how long there was none says nothing about its pace.
-    pub(crate) fn begin(&mut self, now: Duration) {
-        self.begun = now;
-    }
-
     /// Whether a peer is a source of the track, now or in reserve.
     pub(crate) fn is_had_from(&self, peer: PeerId) -> bool {
-        let assigned = [self.assignment.source, self.assignment.standby];
-        assigned.contains(&Some(Source::Peer(peer)))
-            || self.previous == Some(peer)
-            || self.subscribed.contains_key(&peer)
+        self.stripes.iter().any(|stripe| stripe.is_had_from(peer))
     }
 
-    /// Whether an object comes by a subscription without being asked for by name.
-    pub(crate) fn is_in_flow(&self, key: &ObjectKey) -> bool {
-        self.decision.flowing
-            && self
-                .subscribed
-                .values()
-                .any(|s| s.flowed && s.from.is_some_and(|from| *key >= from))
-    }
-
-    /// The state to report.
-    pub(crate) fn state(&self) -> Option<SourceState> {
+    /// The state of a stripe to report.
+    pub(crate) fn state(&self, stripe: &Stripe) -> Option<SourceState> {
         if self.bypass.active && self.bypass.plays {
             Some(SourceState::Bypass)
-        } else if self.decision.repairing {
+        } else if stripe.decision.repairing {
             Some(SourceState::Repairing)
         } else {
-            self.decision.flowing.then_some(SourceState::Flowing)
+            stripe.decision.flowing.then_some(SourceState::Flowing)
         }
     }
 

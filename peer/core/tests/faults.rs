@@ -6,21 +6,23 @@ mod network;
 use std::time::Duration;
 
 use espalier_peer_core::Source;
-use network::{CdnFault, MS, Network, Origin, TARGET, peer};
+use network::{CdnFault, Edge, MS, Network, Origin, TARGET, peer};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Fault {
     Kill(u64),
     Freeze(u64, u64),
-    Cut(u64, u64),
+    Part(u64, u64),
     Corrupt(u64),
     Signer(u64),
     Cdn(u64, u8),
     /// The origin stands still for a while.
     Origin(u64),
-    /// Assigns a peer another source and standby.
+    /// Assigns a peer another source and standby of a stripe.
     Move(u64, u64, u64, bool),
+    /// Cuts the tracks into another number of stripes.
+    Cut(u8, bool),
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -28,55 +30,70 @@ fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         id.clone().prop_map(Fault::Kill),
         (id.clone(), 500_u64..8_000).prop_map(|(id, ms)| Fault::Freeze(id, ms)),
-        (id.clone(), id.clone()).prop_map(|(a, b)| Fault::Cut(a, b)),
+        (id.clone(), id.clone()).prop_map(|(a, b)| Fault::Part(a, b)),
         id.clone().prop_map(Fault::Corrupt),
         (1_000_u64..12_000).prop_map(Fault::Signer),
         (1_000_u64..12_000).prop_map(Fault::Origin),
         (200_u64..2_000, 0_u8..3).prop_map(|(ms, kind)| Fault::Cdn(ms, kind)),
         (id.clone(), id.clone(), id, any::<bool>())
             .prop_map(|(a, b, c, d)| Fault::Move(a, b, c, d)),
+        (0_u8..3, any::<bool>()).prop_map(|(k, keep)| Fault::Cut([1, 2, 4][usize::from(k)], keep)),
     ]
 }
 
-/// Peers, each below one with a lower number (0: the CDN), with a standby likewise.
-fn shape() -> impl Strategy<Value = Vec<(u64, u64)>> {
-    (0_u64..8).prop_map(|_| ()).prop_flat_map(|()| {
-        let edges: Vec<_> = (1_u64..9).map(|id| (0..id, 0..id)).collect();
-        edges
-    })
+/// How many peers there are.
+const PEERS: u64 = 8;
+/// Into how many stripes the tracks may be cut.
+const STRIPES: usize = 4;
+
+/// For each stripe: places in a tree, each below one with a lower number (0: the CDN), with a standby
+/// likewise.
+fn shapes() -> impl Strategy<Value = Vec<Vec<(u64, u64)>>> {
+    let edges: Vec<_> = (1..=PEERS).map(|place| (0..place, 0..place)).collect();
+    prop::collection::vec(edges, STRIPES)
 }
 
-fn source(id: u64) -> Source {
-    if id == 0 {
+/// Who has a place in the tree of a stripe: another peer in each.
+fn at(place: u64, stripe: usize) -> u64 {
+    1 + (place - 1 + stripe as u64 * 3) % PEERS
+}
+
+fn place_of(id: u64, stripe: usize) -> u64 {
+    1 + (id - 1 + PEERS * 2 - stripe as u64 * 3) % PEERS
+}
+
+fn source(place: u64, stripe: usize) -> Source {
+    if place == 0 {
         Source::Cdn
     } else {
-        Source::Peer(peer(id))
+        Source::Peer(peer(at(place, stripe)))
     }
 }
 
 struct Forest {
     network: Network,
-    edges: Vec<(u64, u64)>,
+    shapes: Vec<Vec<(u64, u64)>>,
+    stripes: u8,
 }
 
 impl Forest {
     fn plant(&mut self, make_before_break: bool) {
-        for (id, (above, standby)) in (1..).zip(self.edges.clone()) {
-            let below = |edge: &(u64, u64)| edge.0 == id || edge.1 == id;
-            let children: Vec<_> = (1..)
-                .zip(&self.edges)
-                .filter(|(child, edge)| below(edge) && *child != id)
-                .map(|(child, edge)| (peer(child), edge.0 != id))
-                .collect();
-            let standby = (standby != above).then(|| source(standby));
-            self.network.assign(
-                peer(id),
-                source(above),
-                standby,
-                &children,
-                make_before_break,
-            );
-        }
+        let tree = |(stripe, edges): (usize, &Vec<(u64, u64)>)| -> Vec<Edge> {
+            let edge = |(place, (above, standby)): (u64, &(u64, u64))| {
+                let standby = (standby != above).then(|| source(*standby, stripe));
+                (peer(at(place, stripe)), source(*above, stripe), standby)
+            };
+            (1..).zip(edges).map(edge).collect()
+        };
+        let stripes = usize::from(self.stripes);
+        let trees: Vec<Vec<Edge>> = self
+            .shapes
+            .iter()
+            .enumerate()
+            .take(stripes)
+            .map(tree)
+            .collect();
+        self.network.plant_striped(&trees, make_before_break);
     }
 
     fn apply(&mut self, fault: &Fault) {
@@ -87,7 +104,7 @@ impl Forest {
                 self.network.run_for(MS * u32::try_from(ms).expect("small"));
                 self.network.thaw(peer(id));
             }
-            Fault::Cut(a, b) => self.network.cut(peer(a), peer(b)),
+            Fault::Part(a, b) => self.network.cut(peer(a), peer(b)),
             Fault::Corrupt(id) => self.network.node_mut(peer(id)).corrupts_every = 7,
             Fault::Signer(ms) => {
                 self.network.stop_signing();
@@ -107,9 +124,15 @@ impl Forest {
                 self.network.cdn_fault = CdnFault::None;
             }
             Fault::Move(id, above, standby, make_before_break) => {
-                // Only to lower numbers, so that the planner's own rule holds: no circles.
-                let edge = (above % id, standby % id);
-                self.edges[usize::try_from(id - 1).expect("small")] = edge;
+                // Only to lower places, so that the planner's own rule holds: no circles.
+                let stripe = usize::try_from(above).expect("small") % usize::from(self.stripes);
+                let place = place_of(id, stripe);
+                let edge = (above % place, standby % place);
+                self.shapes[stripe][usize::try_from(place - 1).expect("small")] = edge;
+                self.plant(make_before_break);
+            }
+            Fault::Cut(stripes, make_before_break) => {
+                self.stripes = stripes;
                 self.plant(make_before_break);
             }
         }
@@ -121,18 +144,20 @@ proptest! {
 
     #[test]
     fn the_picture_survives_everything(
-        edges in shape(),
+        shapes in shapes(),
+        stripes in prop_oneof![Just(1_u8), Just(2), Just(4)],
         init in any::<bool>(),
         slow in any::<bool>(),
         tracks in 1_u32..3,
         faults in prop::collection::vec((fault(), 0_u64..3_000), 1..8),
     ) {
-        let mut network = Network::new(Origin::new(90_000, init).with_tracks(tracks));
+        let segment = if stripes == 1 { 90_000 } else { 260_000 };
+        let mut network = Network::new(Origin::new(segment, init).with_tracks(tracks));
         network.run_for(Duration::from_millis(5_100));
-        for id in 1..9 {
+        for id in 1..=PEERS {
             network.add(id, if slow { 4_000_000 } else { 40_000_000 });
         }
-        let mut forest = Forest { network, edges };
+        let mut forest = Forest { network, shapes, stripes };
         forest.plant(false);
         forest.network.run_for(TARGET * 3);
         for (fault, pause) in &faults {

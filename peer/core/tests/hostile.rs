@@ -38,6 +38,8 @@ fn assignment(index: u64, source: Source, children: &[PeerId]) -> Assignment {
         },
         tracks: vec![TrackAssignment {
             track: track.clone(),
+            stripe: 0,
+            stripes: 1,
             source: Some(source),
             standby: None,
             make_before_break: false,
@@ -46,6 +48,7 @@ fn assignment(index: u64, source: Source, children: &[PeerId]) -> Assignment {
             .iter()
             .map(|peer| ChildAssignment {
                 track: track.clone(),
+                stripe: 0,
                 peer: *peer,
                 standby: false,
             })
@@ -610,6 +613,7 @@ fn mangled() -> impl Strategy<Value = Bytes> {
         },
         Frame::Upstream {
             track: TRACK,
+            stripe: 0,
             repairing: true,
             expected_ms: u32::MAX,
         },

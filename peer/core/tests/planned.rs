@@ -197,6 +197,8 @@ fn to_peer(assignment: plan::Assignment) -> Assignment {
     } = assignment.generation;
     let tracks = assignment.tracks.into_iter().map(|track| TrackAssignment {
         track: TrackName(track.track.to_string()),
+        stripe: track.stripe,
+        stripes: track.stripes,
         source: Some(source(track.source)),
         standby: track.standby.map(source),
         make_before_break: track.make_before_break,
@@ -206,6 +208,7 @@ fn to_peer(assignment: plan::Assignment) -> Assignment {
         .into_iter()
         .map(|child| ChildAssignment {
             track: TrackName(child.track.to_string()),
+            stripe: child.stripe,
             peer: PeerId(child.peer.0),
             standby: child.standby,
         });
@@ -256,7 +259,7 @@ fn source_report(peer: PeerId, report: &SourceReport) -> Option<ChannelEvent> {
     Some(ChannelEvent::Source(plan::SourceReport {
         peer: plan::PeerId(peer.0),
         track: report.track.as_str().parse().expect("a name"),
-        stripe: 0,
+        stripe: report.stripe,
         source,
         state,
         generation: Some(to_planner(report.generation)),

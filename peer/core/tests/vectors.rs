@@ -117,6 +117,7 @@ fn frame(value: &Value) -> Frame {
         },
         "upstream" => Frame::Upstream {
             track: TrackIndex(number(value, "track")),
+            stripe: number(value, "stripe"),
             repairing: value["repairing"].as_bool().expect("a truth"),
             expected_ms: number(value, "expected_ms"),
         },

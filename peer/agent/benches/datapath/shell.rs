@@ -341,6 +341,8 @@ fn assignment(place: &Place) -> Assignment {
         },
         tracks: vec![TrackAssignment {
             track: TrackName(TRACK.to_owned()),
+            stripe: 0,
+            stripes: 1,
             source: Some(place.source),
             standby: place.standby,
             make_before_break: false,
@@ -350,6 +352,7 @@ fn assignment(place: &Place) -> Assignment {
             .iter()
             .map(|&(peer, standby)| ChildAssignment {
                 track: TrackName(TRACK.to_owned()),
+                stripe: 0,
                 peer: PeerId(peer),
                 standby,
             })

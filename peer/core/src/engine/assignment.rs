@@ -1,11 +1,13 @@
 //! The orchestrator's word: sessions and assignments.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::command::Command;
 use crate::event::{Assignment, TrackAssignment, Welcome};
-use crate::ids::{Generation, PeerId, Source};
+use crate::frame::MAX_STRIPES;
+use crate::ids::{Generation, Source, TrackName};
 use crate::pacer::TokenBucket;
+use crate::stripe::{Assigned, Stripe};
 use crate::track::Track;
 
 use super::{PACED_AT_ONCE, PACED_TENTHS, RelayEngine, serving};
@@ -21,18 +23,18 @@ impl RelayEngine {
         }
         self.keys = welcome.keys;
         // A new session knows nothing of what was reported to the one before.
-        self.tracks
-            .iter_mut()
-            .for_each(|track| track.reported = None);
+        let stripes = self.tracks.iter_mut().flat_map(|track| &mut track.stripes);
+        stripes.for_each(|stripe| stripe.reported = None);
         self.dirty = true;
     }
 
     /// Another channel goes by the same name, signed with other keys: nothing known is of use in it.
     fn forget_media(&mut self) {
-        let assignments: Vec<TrackAssignment> = self
+        let assigned = |track: &Track| track.stripes.iter().map(|stripe| stripe.assigned).collect();
+        let assignments: Vec<(TrackName, Vec<Assigned>)> = self
             .tracks
             .iter()
-            .map(|track| track.assignment.clone())
+            .map(|track| (track.name.clone(), assigned(track)))
             .collect();
         while !self.tracks.is_empty() {
             self.drop_track(0);
@@ -40,7 +42,7 @@ impl RelayEngine {
         self.master = None;
         assignments
             .into_iter()
-            .for_each(|assignment| self.add_track(assignment));
+            .for_each(|(name, stripes)| self.add_track(name, stripes));
     }
 
     pub(super) fn on_assignment(&mut self, assignment: Assignment) {
@@ -65,24 +67,20 @@ impl RelayEngine {
             .children
             .into_iter()
             .filter(|child| !child.standby)
-            .map(|child| (child.track, child.peer))
+            .map(|child| (child.track, child.stripe, child.peer))
             .collect();
-        let names: BTreeSet<_> = assignment.tracks.iter().map(|t| t.track.clone()).collect();
+        let wanted = by_track(&assignment.tracks);
         while let Some(t) = self
             .tracks
             .iter()
-            .position(|track| !names.contains(&track.name))
+            .position(|track| !wanted.contains_key(&track.name))
         {
             self.drop_track(t);
         }
-        for track in assignment.tracks {
-            match self
-                .tracks
-                .iter()
-                .position(|known| known.name == track.track)
-            {
-                Some(t) => self.reassign(t, track),
-                None => self.add_track(track),
+        for (name, stripes) in wanted {
+            match self.tracks.iter().position(|known| known.name == name) {
+                Some(t) => self.reassign(t, stripes),
+                None => self.add_track(name, stripes),
             }
         }
     }
@@ -100,26 +98,50 @@ impl RelayEngine {
         }
     }
 
-    fn reassign(&mut self, t: usize, assignment: TrackAssignment) {
+    fn reassign(&mut self, t: usize, assigned: Vec<Assigned>) {
         let now = self.now;
-        let track = &mut self.tracks[t];
-        if track.assignment.source != assignment.source {
-            let new = assignment.source.and_then(Source::peer);
-            let active = track.decision.active.and_then(Source::peer);
-            let kept = active.filter(|peer| {
-                assignment.make_before_break
-                    && Some(*peer) != new
-                    && track.subscribed.contains_key(peer)
-            });
-            track.previous = kept;
-            track.previous_root = new.is_some() && track.root_since.is_some();
-            track.assigned_at = now;
+        if self.tracks[t].stripes.len() != assigned.len() {
+            self.restripe(t, assigned);
+            return;
         }
-        track.assignment = assignment;
+        for (stripe, assigned) in self.tracks[t].stripes.iter_mut().zip(assigned) {
+            stripe.reassign(assigned, now);
+        }
     }
 
-    fn add_track(&mut self, assignment: TrackAssignment) {
-        let mut track = Track::new(assignment, self.now);
+    /// The track is cut into another number of stripes. Where its chunks came from they go on coming
+    /// from, as the new stripes, until the new sources flow.
+    fn restripe(&mut self, t: usize, assigned: Vec<Assigned>) {
+        let now = self.now;
+        let track = &mut self.tracks[t];
+        let (root, count) = (track.is_root(), track.stripes.len());
+        let renew = |(number, assigned): (usize, Assigned)| {
+            let mut stripe = Stripe::new(assigned, now);
+            let new = assigned.source.and_then(Source::peer);
+            let active = track.stripes[number % count].decision.active;
+            let active = active
+                .and_then(Source::peer)
+                .filter(|_| assigned.make_before_break);
+            stripe.previous = active.filter(|peer| Some(*peer) != new);
+            stripe.previous_root = root && new.is_some();
+            if root {
+                (stripe.root_since, stripe.cdn_flowed) = (Some(now), true);
+            }
+            stripe
+        };
+        let stripes: Vec<Stripe> = assigned.into_iter().enumerate().map(renew).collect();
+        let before = core::mem::replace(&mut track.stripes, stripes);
+        for (number, stripe) in before.into_iter().enumerate() {
+            let peers = stripe.subscribed.into_keys();
+            track.stale.extend(peers.map(|peer| (peer, number)));
+        }
+        if let Some(index) = track.index {
+            self.ring.restripe(index, track.stripe_count());
+        }
+    }
+
+    fn add_track(&mut self, name: TrackName, stripes: Vec<Assigned>) {
+        let mut track = Track::new(name, stripes, self.now);
         if let Some(master) = self.master_header() {
             track.resolve(master);
         }
@@ -133,9 +155,10 @@ impl RelayEngine {
         // Its statements are forgotten, and must be taken again if the track comes back.
         self.verified.clear();
         let Some(index) = track.index else { return };
-        let peers: Vec<PeerId> = track.subscribed.keys().copied().collect();
-        for peer in peers {
-            self.send_unsubscribe(peer, index);
+        for (number, stripe) in track.stripes.iter().enumerate() {
+            for peer in stripe.subscribed.keys() {
+                self.send_unsubscribe(*peer, index, number);
+            }
         }
         let fetches: Vec<_> = self
             .fetches
@@ -153,4 +176,29 @@ impl RelayEngine {
             self.publish(crate::Publication::Evicted { object });
         }
     }
+}
+
+/// The stripes of each track, in order. A stripe that is not named comes from nowhere yet: an assignment
+/// that leaves one out must not leave a hole in the picture.
+fn by_track(assignments: &[TrackAssignment]) -> BTreeMap<TrackName, Vec<Assigned>> {
+    let mut tracks: BTreeMap<TrackName, Vec<Assigned>> = BTreeMap::new();
+    for assignment in assignments {
+        let stripes = tracks.entry(assignment.track.clone()).or_default();
+        let count = usize::from(assignment.stripes.clamp(1, MAX_STRIPES));
+        if stripes.len() < count {
+            stripes.resize(count, Assigned::default());
+        }
+    }
+    for assignment in assignments {
+        let stripes = tracks.get_mut(&assignment.track);
+        let named = stripes.and_then(|stripes| stripes.get_mut(usize::from(assignment.stripe)));
+        if let Some(assigned) = named {
+            *assigned = Assigned {
+                source: assignment.source,
+                standby: assignment.standby,
+                make_before_break: assignment.make_before_break,
+            };
+        }
+    }
+    tracks
 }

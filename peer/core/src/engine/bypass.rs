@@ -30,7 +30,9 @@ impl RelayEngine {
         let track = &self.tracks[t];
         let late = track.due().is_some_and(|due| now >= due + target);
         let known = track.header.is_some() && track.index.is_some();
-        let never = track.rhythm.is_none() && now >= track.assigned_at + target * 2;
+        let assigned_at = track.stripes.iter().map(|stripe| stripe.assigned_at).max();
+        let waited = assigned_at.is_some_and(|at| now >= at + target * 2);
+        let never = track.rhythm.is_none() && waited;
         if !track.bypass.active && known && (late || never) {
             let poll_at = now + self.jitter(target / 4);
             let bypass = &mut self.tracks[t].bypass;

@@ -45,7 +45,7 @@ impl RelayEngine {
         let uri = descriptor.uri.clone();
         let id = self.fetch(key, uri, range, Purpose::Verified, body);
         if let Some(object) = self.ring.get_mut(&key) {
-            object.fetch = Some(id);
+            object.begin_reading(id, first, count);
         }
     }
 
@@ -78,6 +78,7 @@ impl RelayEngine {
                 object,
                 purpose,
                 body,
+                ranged: range.is_some(),
                 active: self.now,
             },
         );
@@ -99,7 +100,8 @@ impl RelayEngine {
         let track = &self.tracks[t];
         let new = self.ring.get(&key).is_none() && !track.unsigned.contains_key(&key);
         let behind = track.start.is_some_and(|start| key < start);
-        if track.root_since.is_none() || !new || behind || !self.can_fetch() {
+        // Where the chunks of one stripe end is not known before the object's length is.
+        if !track.is_root() || !new || behind || !self.can_fetch() {
             return;
         }
         self.tracks[t]
@@ -116,10 +118,32 @@ impl RelayEngine {
         };
         fetch.active = now;
         match update {
-            FetchUpdate::Started { partial, length: _ } => fetch.body.start(partial),
+            FetchUpdate::Started { partial, length: _ } => {
+                fetch.body.start(partial);
+                self.on_started(id, partial);
+            }
             FetchUpdate::Body(bytes) => self.on_body(id, &bytes),
             FetchUpdate::End => self.on_end(id),
             FetchUpdate::Failed { .. } => self.on_fetch_failed(id),
+        }
+    }
+
+    /// An answer begins. One that is whole although a part was asked for makes the object's other
+    /// requests superfluous.
+    fn on_started(&mut self, id: FetchId, partial: bool) {
+        let Some(fetch) = self.fetches.get(&id) else {
+            return;
+        };
+        let (key, ranged) = (fetch.object, fetch.ranged);
+        if ranged {
+            self.ignores_ranges = !partial;
+        }
+        if partial || fetch.purpose == Purpose::Unsigned {
+            return;
+        }
+        let object = self.ring.get_mut(&key);
+        for other in object.map_or(Vec::new(), |object| object.reads_all(id)) {
+            self.cancel_fetch(other);
         }
     }
 
@@ -200,7 +224,7 @@ impl RelayEngine {
         match purpose {
             Purpose::Verified => {
                 if let Some(object) = self.ring.get_mut(&key) {
-                    object.fetch = None;
+                    object.end_reading(id);
                 }
             }
             Purpose::Unsigned => {
@@ -221,9 +245,9 @@ impl RelayEngine {
         self.counters.cdn_failures += 1;
         self.dirty = true;
         if let Some(object) = self.ring.get_mut(&fetch.object)
-            && object.fetch == Some(id)
+            && object.end_reading(id)
+            && now >= object.retry_at
         {
-            object.fetch = None;
             object.failed_fetches += 1;
             object.retry_at = now + pause(object.failed_fetches);
         }
@@ -258,13 +282,15 @@ impl RelayEngine {
         let Some(object) = self.ring.get_mut(&key) else {
             return;
         };
-        let fetch = object.fetch.take();
+        let readings = object.take_readings();
         let descriptor = object.descriptor();
         let (uri, byte_range) = (descriptor.uri.clone(), descriptor.byte_range);
         let published = object.published_unverified;
         self.ring.lose(&key);
-        if let Some(id) = fetch.filter(|id| self.fetches.remove(id).is_some()) {
-            self.commands.push_back(Command::CancelFetch { id });
+        for id in readings {
+            if self.fetches.remove(&id).is_some() {
+                self.commands.push_back(Command::CancelFetch { id });
+            }
         }
         self.dirty = true;
         if published {
@@ -339,7 +365,7 @@ impl RelayEngine {
 
     fn tend_unsigned(&mut self, t: usize) {
         let now = self.now;
-        let needed = self.tracks[t].root_since.is_some() || self.tracks[t].bypass.active;
+        let needed = self.tracks[t].is_root() || self.tracks[t].bypass.active;
         let due: Vec<ObjectKey> = self.tracks[t]
             .unsigned
             .iter()

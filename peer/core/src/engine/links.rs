@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use crate::command::{Command, LinkSide, LinkState};
 use crate::event::LinkDown;
 use crate::frame::{Frame, Hello, OutgoingFrame, Ping, VERSIONS};
-use crate::ids::{PeerId, Source};
+use crate::ids::PeerId;
 use crate::link::{Link, Phase};
 use crate::liveness::{Health, Liveness};
+use crate::stripe::Stripe;
 
 use super::RelayEngine;
 
@@ -60,9 +61,7 @@ impl RelayEngine {
             .map(|peer| (*peer, LinkSide::Await))
             .collect();
         for track in &self.tracks {
-            let sources = [track.assignment.source, track.assignment.standby];
-            let peers = sources.into_iter().flatten().filter_map(Source::peer);
-            for peer in peers.chain(track.previous) {
+            for peer in track.stripes.iter().flat_map(Stripe::peers) {
                 let lower = !self.children.contains(&peer) || self.config.peer < peer;
                 let side = if lower {
                     LinkSide::Offer
@@ -232,8 +231,11 @@ impl RelayEngine {
     /// Nothing is had from a peer any more.
     fn forget_link(&mut self, peer: PeerId) {
         for track in &mut self.tracks {
-            track.subscribed.remove(&peer);
-            track.repairing_peers.remove(&peer);
+            track.stale.retain(|(known, _)| *known != peer);
+            for stripe in &mut track.stripes {
+                stripe.subscribed.remove(&peer);
+                stripe.repairing_peers.remove(&peer);
+            }
         }
     }
 

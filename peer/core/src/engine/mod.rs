@@ -5,7 +5,7 @@
 //! statements what is signed: headers, descriptors    ├─► tracks, ring ─► serving   chunks to children
 //! receive    chunks from peers, verified             │        │
 //! fetching   chunks from the CDN, verified          ─┘        └────────► publications, reports
-//! reflex     from whom each track is taken;  repair: the chunks that are late;  bypass
+//! reflex     from whom each stripe is taken; repair: the chunks that are late;  bypass
 //! ```
 //!
 //! Cheap events (a chunk, an acknowledgement) touch only what they concern. Everything that follows from
@@ -15,9 +15,12 @@ mod assignment;
 mod bypass;
 mod fetching;
 mod links;
+mod neighbours;
+mod ranges;
 mod receive;
 mod reflex;
 mod repair;
+mod reports;
 mod serving;
 mod statements;
 
@@ -38,6 +41,7 @@ use crate::ring::Ring;
 use crate::statistics::{
     Counters, Held, HeldEdge, LinkSnapshot, PlayoutStatistics, Snapshot, TrackSnapshot,
 };
+use crate::stripe::Stripe;
 use crate::track::Track;
 use crate::{Role, SourceState};
 
@@ -72,8 +76,8 @@ pub struct RelayEngine {
     keys: TrustedKeys,
     /// The children of the assignment in force.
     children: BTreeSet<PeerId>,
-    /// Those of them that take a track from here as assigned, not in reserve.
-    active_children: BTreeSet<(TrackName, PeerId)>,
+    /// Those of them that take a track's stripe from here as assigned, not in reserve.
+    active_children: BTreeSet<(TrackName, u8, PeerId)>,
 
     feed: Feed,
     master: Option<SignedStatement>,
@@ -91,6 +95,8 @@ pub struct RelayEngine {
 
     fetches: BTreeMap<FetchId, Fetch>,
     next_fetch: u64,
+    /// The CDN's last answer to a request for a range was the whole resource.
+    ignores_ranges: bool,
     lease: Lease,
 
     pacer: TokenBucket,
@@ -139,6 +145,7 @@ impl RelayEngine {
             separated: BTreeMap::new(),
             fetches: BTreeMap::new(),
             next_fetch: 0,
+            ignores_ranges: false,
             lease: Lease::new(config.default_lease),
             pacer: TokenBucket::new(0, 0, Duration::ZERO),
             fragment: serving::WHOLE_CHUNK,
@@ -209,7 +216,7 @@ impl RelayEngine {
             self.reflect(t);
             self.tend_bypass(t);
             self.repair(t);
-            self.report_source(t);
+            self.report_sources(t);
         }
         self.tend_fetches();
         self.tend_feed();
@@ -218,9 +225,13 @@ impl RelayEngine {
     }
 
     fn schedule(&mut self) {
-        let unsettled = |track: &Track| !track.decision.flowing || !track.unsigned.is_empty();
+        let unsettled = |track: &Track| {
+            let mut stripes = track.stripes.iter();
+            stripes.any(|stripe| !stripe.decision.flowing) || !track.unsigned.is_empty()
+        };
         let receives = self.ring.wants_any();
-        let is_root = self.tracks.iter().any(|track| track.root_since.is_some());
+        let mut stripes = self.tracks.iter().flat_map(|track| &track.stripes);
+        let is_root = stripes.any(|stripe| stripe.root_since.is_some());
         let interval = if self.tracks.iter().any(unsettled) || (receives && is_root) {
             BUSY_TICK
         } else if receives {
@@ -282,23 +293,28 @@ impl RelayEngine {
     /// What a session that is opened again must say.
     #[must_use]
     pub fn held(&self) -> Held {
-        let children = |track: &Track| {
-            let takes = |link: &Link| track.index.is_some_and(|index| link.takes(index));
-            self.links
-                .iter()
-                .filter(|(_, link)| takes(link))
-                .map(|(peer, _)| *peer)
-                .collect()
-        };
-        let edge = |track: &Track| HeldEdge {
-            track: track.name.clone(),
-            source: track.decision.active.or(track.assignment.source),
-            standby: track.assignment.standby,
-            children: children(track),
-        };
+        let edges = self.tracks.iter().flat_map(|track| {
+            let stripes = (0_u8..).zip(&track.stripes);
+            stripes.map(|(number, stripe)| self.held_edge(track, number, stripe))
+        });
         Held {
             generation: self.generation,
-            edges: self.tracks.iter().map(edge).collect(),
+            edges: edges.collect(),
+        }
+    }
+
+    fn held_edge(&self, track: &Track, number: u8, stripe: &Stripe) -> HeldEdge {
+        let takes = |link: &Link| {
+            let index = track.index;
+            index.is_some_and(|index| link.takes(index, number, track.stripe_count()))
+        };
+        let children = self.links.iter().filter(|(_, link)| takes(link));
+        HeldEdge {
+            track: track.name.clone(),
+            stripe: number,
+            source: stripe.decision.active.or(stripe.assigned.source),
+            standby: stripe.assigned.standby,
+            children: children.map(|(peer, _)| *peer).collect(),
         }
     }
 
@@ -310,7 +326,7 @@ impl RelayEngine {
             generation: self.generation,
             counters: self.counters,
             playout: self.playout(now),
-            tracks: self.tracks.iter().map(snapshot_track).collect(),
+            tracks: self.tracks.iter().flat_map(snapshot_track).collect(),
             links: self
                 .links
                 .iter()
@@ -358,12 +374,14 @@ impl RelayEngine {
     }
 }
 
-fn snapshot_track(track: &Track) -> TrackSnapshot {
-    TrackSnapshot {
+fn snapshot_track(track: &Track) -> impl Iterator<Item = TrackSnapshot> {
+    let stripes = (0_u8..).zip(&track.stripes);
+    stripes.map(|(number, stripe)| TrackSnapshot {
         track: track.name.clone(),
-        source: track.decision.active,
-        standby: track.assignment.standby,
-        state: track.state().unwrap_or(SourceState::Repairing),
+        stripe: number,
+        source: stripe.decision.active,
+        standby: stripe.assigned.standby,
+        state: track.state(stripe).unwrap_or(SourceState::Repairing),
         newest: track.newest.map(|key| (key.epoch, key.sequence)),
-    }
+    })
 }

@@ -1,10 +1,12 @@
 //! What neighbours send: frames in order, chunks verified before anything else is done with them.
 
+use core::time::Duration;
+
 use bytes::Bytes;
-use espalier_media::{ChunkIndex, ObjectKey, ObjectKind, TrackIndex};
+use espalier_media::{ChunkIndex, ObjectKey, ObjectKind};
 
 use crate::command::{LinkState, Publication};
-use crate::frame::{DataHeader, Frame, Subscribe};
+use crate::frame::{DataHeader, Frame};
 use crate::ids::{PeerId, Source};
 use crate::link::Phase;
 use crate::liveness::Health;
@@ -13,10 +15,7 @@ use crate::ring::Status;
 use super::RelayEngine;
 
 /// How long a peer that repairs its source is waited for at the most, whatever it hopes.
-const MAX_REPAIR: core::time::Duration = core::time::Duration::from_secs(4);
-/// How long a peer is not taken as a source that takes the same track from here.
-const REFUSAL: core::time::Duration = core::time::Duration::from_secs(10);
-
+const MAX_REPAIR: Duration = Duration::from_secs(4);
 /// From where a chunk came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Via {
@@ -92,80 +91,17 @@ impl RelayEngine {
             Frame::Unavailable { object } => self.on_unavailable(peer, object),
             Frame::Upstream {
                 track,
+                stripe,
                 repairing,
                 expected_ms,
             } => {
-                self.on_upstream(peer, track, repairing, expected_ms);
+                let expected = Duration::from_millis(u64::from(expected_ms)).min(MAX_REPAIR);
+                let expected = repairing.then_some(expected);
+                self.on_upstream(peer, track, usize::from(stripe), expected);
             }
             Frame::Hello(_) | Frame::Data(..) | Frame::Bye { .. } => {
                 self.fail_link(peer, LinkState::Invalid, "a second Hello");
             }
-        }
-    }
-
-    fn on_subscribe(&mut self, peer: PeerId, subscribe: &Subscribe) {
-        let track = self.track_of(subscribe.track);
-        let object = subscribe.cursor.map(|cursor| cursor.object);
-        let place = track.map_or(0, |t| self.tracks[t].log.place_of(object.as_ref()));
-        let Some(link) = self.links.get_mut(&peer) else {
-            return;
-        };
-        if !link.downstream.subscribe(subscribe, place) {
-            self.fail_link(peer, LinkState::Invalid, "too many subscriptions");
-            return;
-        }
-        let Some(t) = track else { return };
-        if let Some(header) = self.tracks[t].header.clone() {
-            self.send_statement(peer, &header);
-        }
-        if self.tracks[t].told_repairing {
-            self.send_upstream(peer, subscribe.track, true);
-        }
-        self.break_circle(t, peer);
-    }
-
-    /// Two peers that take a track from each other get it from nobody: one of them must look
-    /// elsewhere. It is the one that was not assigned to do so; if neither was, the lower id.
-    fn break_circle(&mut self, t: usize, peer: PeerId) {
-        let track = &mut self.tracks[t];
-        let assigned = track.assignment.source == Some(Source::Peer(peer));
-        if assigned || !track.subscribed.contains_key(&peer) {
-            return;
-        }
-        let assigned_child = self.active_children.contains(&(track.name.clone(), peer));
-        if assigned_child || self.config.peer < peer {
-            track.refused.insert(peer, self.now + REFUSAL);
-            self.dirty = true;
-        }
-    }
-
-    fn on_upstream(&mut self, peer: PeerId, track: TrackIndex, repairing: bool, expected_ms: u32) {
-        let Some(t) = self.track_of(track) else {
-            return;
-        };
-        let expected = core::time::Duration::from_millis(u64::from(expected_ms)).min(MAX_REPAIR);
-        let (now, track) = (self.now, &mut self.tracks[t]);
-        let known = &mut track.repairing_peers;
-        if repairing {
-            known.entry(peer).or_insert((now, now + expected));
-        } else if known.remove(&peer).is_some()
-            && let Some(subscribed) = track.subscribed.get_mut(&peer)
-        {
-            subscribed.resumed = now;
-            track.begin(now);
-        }
-        self.dirty = true;
-    }
-
-    fn on_unavailable(&mut self, peer: PeerId, object: ObjectKey) {
-        if let Some(found) = self
-            .ring
-            .get_mut(&object)
-            .filter(|o| o.status() == Status::Wanted)
-        {
-            // Whoever was asked does not have it: somebody else is asked at once.
-            found.refused_by = Some(peer);
-            self.dirty = true;
         }
     }
 
@@ -177,11 +113,13 @@ impl RelayEngine {
             self.on_unexpected(peer, length);
             return;
         };
-        let via = self.via(t, peer);
+        let number = self.tracks[t].stripe_of(header.chunk);
+        let via = self.via(t, number, peer);
         if matches!(via, Via::Standby(_)) {
             self.counters.bytes_from_standby += length;
         }
-        if let Some(subscribed) = self.tracks[t].subscribed.get_mut(&peer)
+        let stripe = &mut self.tracks[t].stripes[number];
+        if let Some(subscribed) = stripe.subscribed.get_mut(&peer)
             && !subscribed.flowed
         {
             subscribed.flowed = true;
@@ -232,8 +170,8 @@ impl RelayEngine {
         }
     }
 
-    fn via(&self, t: usize, peer: PeerId) -> Via {
-        let assigned = &self.tracks[t].assignment;
+    fn via(&self, t: usize, number: usize, peer: PeerId) -> Via {
+        let assigned = &self.tracks[t].stripes[number].assigned;
         let source = assigned.source == Some(Source::Peer(peer));
         if assigned.standby == Some(Source::Peer(peer)) && !source {
             Via::Standby(peer)
@@ -291,20 +229,24 @@ impl RelayEngine {
         let Some(object) = self.ring.get_mut(&key) else {
             return;
         };
-        object.last_chunk = now;
-        self.tracks[t].on_progress(object.arrived, now);
+        let number = object.stripe_of(index.0);
+        let share = object.share_mut(number);
+        share.last_chunk = now;
         let from = match via {
-            Via::Parent(_) => &mut object.from.parent_bytes,
-            Via::Standby(_) => &mut object.from.standby_bytes,
-            Via::Cdn => &mut object.from.cdn_bytes,
+            Via::Parent(_) => &mut share.from.parent_bytes,
+            Via::Standby(_) => &mut share.from.standby_bytes,
+            Via::Cdn => &mut share.from.cdn_bytes,
         };
         *from += bytes.len() as u64;
         let (complete, silent) = (
             object.status() == Status::Complete,
             object.published_unverified,
         );
-        if via == Via::Cdn && self.tracks[t].root_since.is_some() && !self.tracks[t].cdn_flowed {
-            self.tracks[t].cdn_flowed = true;
+        let share_complete = object.share(number).missing() == 0;
+        let stripe = &mut self.tracks[t].stripes[number];
+        stripe.on_progress(object.arrived, now);
+        if via == Via::Cdn && stripe.root_since.is_some() && !stripe.cdn_flowed {
+            stripe.cdn_flowed = true;
             self.dirty = true;
         }
         if !silent {
@@ -315,6 +257,9 @@ impl RelayEngine {
             });
         }
         self.cancel_elsewhere(t, key, index, via);
+        if share_complete {
+            self.complete_share(t, number, key);
+        }
         if complete {
             self.complete(t, key);
         }
@@ -326,7 +271,8 @@ impl RelayEngine {
             Via::Parent(peer) | Via::Standby(peer) => Some(peer),
             Via::Cdn => None,
         };
-        let subscribed = &self.tracks[t].subscribed;
+        let number = self.tracks[t].stripe_of(first);
+        let subscribed = &self.tracks[t].stripes[number].subscribed;
         let mut others: Vec<PeerId> = match giver {
             // Two that push the same: one of them is about to be left.
             Some(giver) if subscribed.contains_key(&giver) => Vec::new(),
@@ -335,7 +281,7 @@ impl RelayEngine {
         let asked = self
             .ring
             .get(&object)
-            .and_then(|found| found.asked)
+            .and_then(|found| found.share(number).asked)
             .map(|(peer, _)| peer);
         others.extend(asked.filter(|peer| Some(*peer) != giver && !others.contains(peer)));
         for peer in others {
@@ -350,18 +296,37 @@ impl RelayEngine {
         }
     }
 
+    /// A stripe's share of an object is whole.
+    fn complete_share(&mut self, t: usize, number: usize, key: ObjectKey) {
+        let Some(object) = self.ring.get(&key) else {
+            return;
+        };
+        if key.kind != ObjectKind::Segment {
+            return;
+        }
+        let (from, arrived) = (object.share(number).from, object.arrived);
+        let in_turn = object.player_waits.is_none();
+        let stripe = &mut self.tracks[t].stripes[number];
+        for subscribed in stripe.subscribed.values_mut() {
+            subscribed.flowed |= subscribed.stated >= Some(key);
+        }
+        if in_turn {
+            self.judge_source(t, number, from, arrived);
+        }
+        self.dirty = true;
+    }
+
     /// An object is whole.
     pub(super) fn complete(&mut self, t: usize, key: ObjectKey) {
         let now = self.now;
         let Some(object) = self.ring.get_mut(&key) else {
             return;
         };
-        let (from, silent) = (object.from, object.published_unverified);
-        let arrived = object.arrived;
-        let in_turn = object.player_waits.take().is_none();
-        let fetch = object.fetch.take();
+        let (from, silent) = (object.from(), object.published_unverified);
+        object.player_waits = None;
+        let readings = object.take_readings();
         self.counters.objects_completed += 1;
-        if let Some(id) = fetch {
+        for id in readings {
             self.cancel_fetch(id);
         }
         if !silent {
@@ -372,13 +337,7 @@ impl RelayEngine {
             });
         }
         if key.kind == ObjectKind::Segment {
-            for subscribed in self.tracks[t].subscribed.values_mut() {
-                subscribed.flowed |= subscribed.stated >= Some(key);
-            }
             self.tracks[t].playout.make_available(&key, now);
-            if in_turn {
-                self.judge_source(t, from, arrived);
-            }
         }
         self.dirty = true;
     }

@@ -4,12 +4,13 @@ use core::time::Duration;
 
 use espalier_media::{ChunkIndex, ObjectKey, TrackIndex};
 
-use crate::command::{Command, LinkState, Provenance, SourceReport};
+use crate::command::Command;
 use crate::frame::{Cursor, Frame, Subscribe};
 use crate::ids::{PeerId, Source};
-use crate::link::Phase;
+use crate::link::{Link, Phase};
 use crate::liveness::Health;
-use crate::track::{Subscribed, Track};
+use crate::stripe::{Stripe, Subscribed};
+use crate::track::Track;
 use crate::upstream::{self, Candidate, Condition, Facts};
 
 use super::RelayEngine;
@@ -20,93 +21,101 @@ const OPENING_PATIENCE: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_millis(500);
 /// How long children are told that a repair takes.
 const EXPECTED_REPAIR_MS: u32 = 3_000;
-/// After this many objects in a row that came late the source is reported, and how often at most.
-const LATE_OBJECTS: u32 = 2;
-const LATE_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The most runs that a new subscription is told to leave out.
 const MAX_CANCELS: usize = 32;
 
 impl RelayEngine {
-    /// Takes a track from where it is best taken now.
+    /// Takes a track from where it is best taken now, each stripe for itself.
     pub(super) fn reflect(&mut self, t: usize) {
-        let now = self.now;
-        self.tracks[t].refused.retain(|_, until| now < *until);
-        let decision = upstream::decide(&self.facts(t));
-        let track = &mut self.tracks[t];
-        track.decision = decision;
-        if !decision.keep_previous {
-            track.previous = None;
+        for number in 0..self.tracks[t].stripes.len() {
+            self.reflect_stripe(t, number);
         }
-        track.previous_root &= decision.root;
-        match (decision.root, track.root_since) {
-            (true, None) => {
-                track.root_since = Some(now);
-                track.cdn_flowed = false;
-            }
-            (false, Some(_)) => track.root_since = None,
-            (true, Some(_)) | (false, None) => {}
-        }
-        self.resubscribe(t);
-        self.tell_children(t);
+        self.drop_stale(t);
     }
 
-    fn facts(&self, t: usize) -> Facts {
+    fn reflect_stripe(&mut self, t: usize, number: usize) {
+        let now = self.now;
+        let refused = &mut self.tracks[t].stripes[number].refused;
+        refused.retain(|_, until| now < *until);
+        let decision = upstream::decide(&self.facts(t, number));
+        let stripe = &mut self.tracks[t].stripes[number];
+        stripe.decision = decision;
+        if !decision.keep_previous {
+            stripe.previous = None;
+        }
+        stripe.previous_root &= decision.root;
+        match (decision.root, stripe.root_since) {
+            (true, None) => {
+                stripe.root_since = Some(now);
+                stripe.cdn_flowed = false;
+            }
+            (false, Some(_)) => stripe.root_since = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+        self.resubscribe(t, number);
+        self.tell_children(t, number);
+    }
+
+    fn facts(&self, t: usize, number: usize) -> Facts {
         let track = &self.tracks[t];
+        let stripe = &track.stripes[number];
         let candidate = |source: Option<Source>| {
             source
                 .and_then(Source::peer)
-                .map(|peer| self.candidate(track, peer))
+                .map(|peer| self.candidate(stripe, peer))
         };
         Facts {
-            assigned: track.assignment.source,
-            source: candidate(track.assignment.source),
-            standby: candidate(track.assignment.standby).map(|standby| Candidate {
-                flowed: standby.flowed || self.settled(track, standby.peer),
+            assigned: stripe.assigned.source,
+            source: candidate(stripe.assigned.source),
+            standby: candidate(stripe.assigned.standby).map(|standby| Candidate {
+                flowed: standby.flowed || self.settled(track, number, standby.peer),
                 ..standby
             }),
-            previous: track.previous.map(|peer| self.candidate(track, peer)),
-            previous_root: track.previous_root,
-            cdn_flowed: track.cdn_flowed,
+            previous: stripe.previous.map(|peer| self.candidate(stripe, peer)),
+            previous_root: stripe.previous_root,
+            cdn_flowed: stripe.cdn_flowed,
         }
     }
 
     /// Whether a subscription made a moment ago leaves nothing to be desired, though no chunk came by
     /// it yet because none was due.
-    fn settled(&self, track: &Track, peer: PeerId) -> bool {
-        let made = track
-            .subscribed
-            .get(&peer)
-            .map(|subscribed| subscribed.since);
+    fn settled(&self, track: &Track, number: usize, peer: PeerId) -> bool {
+        let subscribed = track.stripes[number].subscribed.get(&peer);
+        let made = subscribed.map(|subscribed| subscribed.since);
+        let misses = |key: &ObjectKey| {
+            let object = self.ring.get(key);
+            object.is_some_and(|object| object.share(number).missing() > 0)
+        };
         let idle = track
             .index
-            .is_some_and(|index| self.ring.wanted_of(index).next().is_none());
+            .is_some_and(|index| !self.ring.wanted_of(index).any(misses));
         made.is_some_and(|at| self.now >= at + SETTLING) && idle && !track.is_overdue(self.now)
     }
 
-    fn candidate(&self, track: &Track, peer: PeerId) -> Candidate {
+    fn candidate(&self, stripe: &Stripe, peer: PeerId) -> Candidate {
         Candidate {
             peer,
-            condition: self.condition(track, peer),
-            repairing: track.repairing_peers.contains_key(&peer),
-            flowed: track
+            condition: self.condition(stripe, peer),
+            repairing: stripe.repairing_peers.contains_key(&peer),
+            flowed: stripe
                 .subscribed
                 .get(&peer)
                 .is_some_and(|subscribed| subscribed.flowed),
         }
     }
 
-    fn condition(&self, track: &Track, peer: PeerId) -> Condition {
-        let repairs_too_long = track
+    fn condition(&self, stripe: &Stripe, peer: PeerId) -> Condition {
+        let repairs_too_long = stripe
             .repairing_peers
             .get(&peer)
             .is_some_and(|(_, until)| self.now >= *until);
-        if track.refused.contains_key(&peer) || repairs_too_long {
+        if stripe.refused.contains_key(&peer) || repairs_too_long {
             return Condition::Gone;
         }
         let Some(link) = self.links.get(&peer) else {
             return Condition::Gone;
         };
-        let opening = self.now < link.since.max(track.assigned_at) + OPENING_PATIENCE;
+        let opening = self.now < link.since.max(stripe.assigned_at) + OPENING_PATIENCE;
         match link.phase {
             Phase::Up if !link.greeted && opening => Condition::Opening,
             Phase::Up if !link.greeted => Condition::Gone,
@@ -121,31 +130,46 @@ impl RelayEngine {
     }
 
     /// Makes this peer subscribed exactly where it was decided.
-    fn resubscribe(&mut self, t: usize) {
+    fn resubscribe(&mut self, t: usize, number: usize) {
         let Some(index) = self.tracks[t].index else {
             return;
         };
-        let wanted = self.tracks[t].decision.subscribe;
-        let surplus: Vec<PeerId> = self.tracks[t]
+        let stripe = &mut self.tracks[t].stripes[number];
+        let wanted = stripe.decision.subscribe;
+        let surplus: Vec<PeerId> = stripe
             .subscribed
             .keys()
             .filter(|peer| !wanted.contains(&Some(**peer)))
             .copied()
             .collect();
         for peer in surplus {
-            self.tracks[t].subscribed.remove(&peer);
-            self.send_unsubscribe(peer, index);
+            self.tracks[t].stripes[number].subscribed.remove(&peer);
+            self.send_unsubscribe(peer, index, number);
         }
         for peer in wanted.into_iter().flatten() {
             let ready = self.links.get(&peer).is_some_and(|link| link.is_ready());
-            if ready && !self.tracks[t].subscribed.contains_key(&peer) {
-                self.subscribe(t, index, peer);
+            let subscribed = &self.tracks[t].stripes[number].subscribed;
+            if ready && !subscribed.contains_key(&peer) {
+                self.subscribe(t, index, number, peer);
             }
         }
     }
 
-    fn subscribe(&mut self, t: usize, track: TrackIndex, peer: PeerId) {
-        let cursor = self.cursor(t, track);
+    /// Ends the subscriptions to stripes that are cut otherwise now, but for those that were replaced.
+    fn drop_stale(&mut self, t: usize) {
+        let Some(index) = self.tracks[t].index else {
+            return;
+        };
+        for (peer, number) in core::mem::take(&mut self.tracks[t].stale) {
+            let stripe = self.tracks[t].stripes.get(number);
+            if !stripe.is_some_and(|stripe| stripe.subscribed.contains_key(&peer)) {
+                self.send_unsubscribe(peer, index, number);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, t: usize, track: TrackIndex, number: usize, peer: PeerId) {
+        let cursor = self.cursor(t, track, number);
         let subscribed = Subscribed {
             since: self.now,
             resumed: self.now,
@@ -153,19 +177,20 @@ impl RelayEngine {
             stated: None,
             flowed: false,
         };
-        self.tracks[t].subscribed.insert(peer, subscribed);
-        self.tracks[t].begin(self.now);
+        let stripe = &mut self.tracks[t].stripes[number];
+        stripe.subscribed.insert(peer, subscribed);
+        stripe.begin(self.now);
         self.send(
             peer,
             &Frame::Subscribe(Subscribe {
                 track,
-                stripe: 0,
-                stripes: 1,
+                stripe: on_the_wire(number),
+                stripes: self.tracks[t].stripe_count(),
                 cursor,
             }),
         );
         if let Some(cursor) = cursor {
-            for (object, first, count) in self.had_behind(track, &cursor) {
+            for (object, first, count) in self.had_behind(track, number, &cursor) {
                 self.send(
                     peer,
                     &Frame::Cancel {
@@ -180,26 +205,44 @@ impl RelayEngine {
 
     /// Moves every subscription to where this peer is now: what it played in bypass is not sent again.
     pub(super) fn move_on(&mut self, t: usize) {
-        let Some(index) = self.tracks[t].index else {
-            return;
-        };
-        let peers: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
-        for peer in peers {
-            self.subscribe(t, index, peer);
+        self.subscribe_again(t, |_| true);
+    }
+
+    /// A newcomer has found its place. Parents of different stripes may have begun at different
+    /// objects; now all of them are told where.
+    pub(super) fn align(&mut self, t: usize) {
+        if self.tracks[t].stripes.len() > 1 {
+            self.subscribe_again(t, |subscribed| subscribed.from.is_none());
         }
     }
 
-    /// The next chunk that this peer wants from a source, in order: the first that is missing and not
+    fn subscribe_again(&mut self, t: usize, which: impl Fn(&Subscribed) -> bool) {
+        let Some(index) = self.tracks[t].index else {
+            return;
+        };
+        for number in 0..self.tracks[t].stripes.len() {
+            let subscribed = &self.tracks[t].stripes[number].subscribed;
+            let again = subscribed
+                .iter()
+                .filter(|(_, subscribed)| which(subscribed));
+            let again: Vec<PeerId> = again.map(|(peer, _)| *peer).collect();
+            for peer in again {
+                self.subscribe(t, index, number, peer);
+            }
+        }
+    }
+
+    /// The next chunk that this peer wants of a stripe, in order: the first that is missing and not
     /// on its way from the CDN, or else what comes behind the newest segment.
-    fn cursor(&self, t: usize, track: TrackIndex) -> Option<Cursor> {
+    fn cursor(&self, t: usize, track: TrackIndex, stripe: usize) -> Option<Cursor> {
         let start = self.tracks[t].start?;
         let missing = self
             .ring
             .wanted_of(track)
             .filter(|key| **key >= start)
             .filter_map(|key| self.ring.get(key).map(|object| (key, object)))
-            .find(|(_, object)| object.fetch.is_none())
-            .and_then(|(key, object)| Some((*key, object.first_missing()?)));
+            .filter(|(_, object)| !object.share_is_read(stripe))
+            .find_map(|(key, object)| Some((*key, object.first_missing(stripe)?)));
         if let Some((object, chunk)) = missing {
             return Some(Cursor { object, chunk });
         }
@@ -211,24 +254,21 @@ impl RelayEngine {
         })
     }
 
-    /// What this peer has, or gets from the CDN, behind a place.
-    fn had_behind(&self, track: TrackIndex, cursor: &Cursor) -> Vec<(ObjectKey, u32, u32)> {
+    /// What this peer has of a stripe, or gets from the CDN, behind a place.
+    fn had_behind(
+        &self,
+        track: TrackIndex,
+        stripe: usize,
+        cursor: &Cursor,
+    ) -> Vec<(ObjectKey, u32, u32)> {
         let mut had = Vec::new();
         for (key, object) in self
             .ring
             .of_track(track)
             .filter(|(key, _)| **key >= cursor.object)
         {
-            if object.fetch.is_some() {
-                had.push((*key, 0, 0));
-            } else {
-                had.extend(
-                    object
-                        .held_runs()
-                        .into_iter()
-                        .map(|(first, count)| (*key, first, count)),
-                );
-            }
+            let runs = object.had_runs(stripe);
+            had.extend(runs.into_iter().map(|(first, count)| (*key, first, count)));
             if had.len() >= MAX_CANCELS {
                 break;
             }
@@ -236,68 +276,71 @@ impl RelayEngine {
         had
     }
 
-    pub(super) fn send_unsubscribe(&mut self, peer: PeerId, track: TrackIndex) {
-        self.send(peer, &Frame::Unsubscribe { track, stripe: 0 });
+    pub(super) fn send_unsubscribe(&mut self, peer: PeerId, track: TrackIndex, stripe: usize) {
+        let stripe = on_the_wire(stripe);
+        self.send(peer, &Frame::Unsubscribe { track, stripe });
     }
 
-    /// Says to the children when this peer loses its source and when it has one again, so that they
-    /// wait for it rather than all run to the CDN.
-    fn tell_children(&mut self, t: usize) {
+    /// Says to the children when this peer loses a stripe's source and when it has one again, so that
+    /// they wait for it rather than all run to the CDN.
+    fn tell_children(&mut self, t: usize, number: usize) {
         let track = &mut self.tracks[t];
-        let repairing = track.decision.repairing;
-        let Some(index) = track.index.filter(|_| repairing != track.told_repairing) else {
+        let count = track.stripe_count();
+        let stripe = &mut track.stripes[number];
+        let repairing = stripe.decision.repairing;
+        let Some(index) = track.index.filter(|_| repairing != stripe.told_repairing) else {
             return;
         };
-        track.told_repairing = repairing;
-        let children: Vec<PeerId> = self
+        stripe.told_repairing = repairing;
+        let affected = |link: &Link| {
+            let subscriptions = link.downstream.subscriptions().iter();
+            let affected = subscriptions.filter(|subscription| {
+                let same = usize::from(subscription.stripe) == number;
+                subscription.track == index && (same || subscription.stripes != count)
+            });
+            affected.map(|subscription| subscription.stripe).collect()
+        };
+        let children: Vec<(PeerId, Vec<u8>)> = self
             .links
             .iter()
-            .filter(|(_, link)| link.is_ready() && link.takes(index))
-            .map(|(peer, _)| *peer)
+            .filter(|(_, link)| link.is_ready())
+            .map(|(peer, link)| (*peer, affected(link)))
             .collect();
-        for peer in children {
-            self.send_upstream(peer, index, repairing);
+        for (peer, stripes) in children {
+            for stripe in stripes {
+                self.send_upstream(peer, index, stripe, repairing);
+            }
         }
     }
 
-    pub(super) fn send_upstream(&mut self, peer: PeerId, track: TrackIndex, repairing: bool) {
+    pub(super) fn send_upstream(
+        &mut self,
+        peer: PeerId,
+        track: TrackIndex,
+        stripe: u8,
+        repairing: bool,
+    ) {
         let expected_ms = if repairing { EXPECTED_REPAIR_MS } else { 0 };
         self.send(
             peer,
             &Frame::Upstream {
                 track,
+                stripe,
                 repairing,
                 expected_ms,
             },
         );
     }
 
-    pub(super) fn report_source(&mut self, t: usize) {
-        let track = &mut self.tracks[t];
-        let Some(state) = track.state() else { return };
-        let current = (track.decision.active, state);
-        if track.reported == Some(current) {
-            return;
-        }
-        track.reported = Some(current);
-        let report = SourceReport {
-            track: track.name.clone(),
-            source: track.decision.active,
-            state,
-            generation: self.generation,
-        };
-        self.commands.push_back(Command::ReportSource(report));
-    }
-
-    /// Opens the feed where a track has no flowing parent, and closes it when all have.
+    /// Opens the feed where a track is had from the CDN, or nobody brings its statements, and closes it
+    /// when that is over. Statements come with every stripe: one that flows will do.
     pub(super) fn tend_feed(&mut self) {
         let now = self.now;
         let needs = |track: &Track| {
-            let decision = &track.decision;
-            decision.root
-                || track.bypass.active
-                || track.is_overdue(now) && !decision.patient
-                || !decision.flowing && !decision.patient
+            let decisions = || track.stripes.iter().map(|stripe| &stripe.decision);
+            let patient = decisions().all(|decision| decision.patient);
+            let unheard = track.is_overdue(now) || decisions().all(|decision| !decision.flowing);
+            decisions().any(|decision| decision.root) || track.bypass.active || unheard && !patient
         };
         let wanted =
             self.incarnation.is_some() && (self.tracks.is_empty() || self.tracks.iter().any(needs));
@@ -315,37 +358,9 @@ impl RelayEngine {
             self.commands.push_back(Command::CloseFeed);
         }
     }
+}
 
-    /// A source that lives but brings too little is reported: the tree must change, not the player.
-    /// `arrived` is when the object's descriptor came: a source is not to be blamed for what was left
-    /// undone before it had something to send, nor for the time that it takes to make up for that.
-    pub(super) fn judge_source(&mut self, t: usize, from: Provenance, arrived: Duration) {
-        let now = self.now;
-        let track = &mut self.tracks[t];
-        let Some(Source::Peer(peer)) = track.decision.active else {
-            return;
-        };
-        let begun = track
-            .subscribed
-            .get(&peer)
-            .map(|subscribed| subscribed.resumed);
-        let answers_for = begun.is_some_and(|begun| arrived >= begun + track.target());
-        let steady = track.decision.flowing && track.assignment.source == Some(Source::Peer(peer));
-        if !steady || !answers_for || from.parent_bytes == from.total() {
-            track.late_objects = 0;
-            return;
-        }
-        track.late_objects += 1;
-        let quiet = track
-            .late_reported
-            .is_none_or(|at| now >= at + LATE_REPORT_INTERVAL);
-        if track.late_objects >= LATE_OBJECTS && quiet {
-            track.late_reported = Some(now);
-            self.report_link(
-                peer,
-                LinkState::Late,
-                "chunks had to come from elsewhere in time",
-            );
-        }
-    }
+/// A stripe's number as frames and reports carry it.
+pub(super) fn on_the_wire(number: usize) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
 }

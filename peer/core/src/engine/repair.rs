@@ -1,4 +1,4 @@
-//! Chunks that are missing: whom to ask for them, and when.
+//! Chunks that are missing: whom to ask for them, and when. Each stripe of an object for itself.
 //!
 //! A root asks the CDN at once. Everybody else waits for the parent while it brings something, asks the
 //! standby when it does not, and asks the CDN in time for the play-out deadline, whatever anybody says:
@@ -6,13 +6,16 @@
 //! lease, which never blocks while the buffer is low.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use espalier_media::{ChunkIndex, ObjectKey, ObjectKind};
 
-use crate::frame::{ChunkRun, Frame, MAX_RANGES};
+use crate::frame::{ChunkRun, Frame, MAX_RANGES, MAX_STRIPES};
 use crate::ids::{PeerId, Source};
 use crate::liveness::Health;
+use crate::object::Share;
 use crate::ring::{Object, Status};
+use crate::stripe::{Stripe, StripeSet};
 
 use super::RelayEngine;
 
@@ -38,8 +41,6 @@ const CDN_LEAD: (Duration, Duration) = (Duration::from_millis(800), Duration::fr
 const CDN_LEAD_FLOWING: Duration = Duration::from_millis(400);
 /// Chunks keep coming if one came so lately, or within so many of their usual intervals.
 const FLOWING: (Duration, u32) = (Duration::from_millis(500), 3);
-/// Below so many tenths of a target duration of buffer the lease does not block.
-const LOW_BUFFER_TENTHS: u32 = 15;
 /// How long an object is listed, in target durations, if no header says it.
 const UNLISTED_AFTER: u32 = 8;
 /// An object that failed so often and is due is given up.
@@ -59,16 +60,28 @@ enum Remedy {
 }
 
 /// Leaves the first missing chunks out of what is asked for: they are under way already.
-fn leave_under_way(runs: &mut Vec<(u32, u32)>, mut under_way: u32) {
-    while let Some((first, count)) = runs.first_mut() {
-        if *count > under_way {
-            *first += under_way;
-            *count -= under_way;
+fn leave_under_way(runs: &mut Vec<ChunkRun>, mut under_way: u32) {
+    while let Some(run) = runs.first_mut() {
+        if run.count > under_way {
+            run.first.0 += under_way;
+            run.count -= under_way;
             return;
         }
-        under_way -= *count;
+        under_way -= run.count;
         runs.remove(0);
     }
+}
+
+/// Joins runs, in order, where one begins at the end of the one before.
+fn merge(runs: Vec<ChunkRun>) -> Vec<ChunkRun> {
+    let mut merged: Vec<ChunkRun> = Vec::new();
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if last.first.0 + last.count == run.first.0 => last.count += run.count,
+            Some(_) | None => merged.push(run),
+        }
+    }
+    merged
 }
 
 impl RelayEngine {
@@ -82,51 +95,88 @@ impl RelayEngine {
             .take(MAX_OBJECTS)
             .copied()
             .collect();
-        // What the source has to bring before an object is whole, in chunks.
-        let mut backlog = 0;
+        // What the source of each stripe has to bring before an object is whole, in chunks.
+        let mut backlogs = [0; MAX_STRIPES as usize];
         for key in wanted {
-            let Some(object) = self.ring.get(&key).filter(|o| o.status() == Status::Wanted) else {
-                continue;
-            };
-            let elsewhere = object.fetch.is_some() || object.asked.is_some();
-            backlog += if elsewhere { 1 } else { object.missing() };
-            if object.fetch.is_some() {
-                continue;
-            }
-            if self.is_hopeless(t, key, object) {
-                self.give_up(t, key);
-                continue;
-            }
-            match self.remedy(t, key, object, backlog) {
-                Remedy::Wait => {}
-                Remedy::Ask(peer) => self.ask(t, key, peer),
-                Remedy::Cdn => self.take_from_cdn(t, key),
-                Remedy::Start => {
-                    self.tracks[t].start_objects += 1;
-                    self.take_from_cdn(t, key);
-                }
+            if self.ring.get(&key).map(Object::status) == Some(Status::Wanted) {
+                self.repair_object(t, key, &mut backlogs);
             }
         }
     }
 
-    fn remedy(&self, t: usize, key: ObjectKey, object: &Object, backlog: u32) -> Remedy {
+    fn repair_object(&mut self, t: usize, key: ObjectKey, backlogs: &mut [u32]) {
+        let Some(object) = self.ring.get(&key) else {
+            return;
+        };
+        let mut open = StripeSet::default();
+        for (stripe, backlog) in (0..self.tracks[t].stripes.len()).zip(&mut *backlogs) {
+            let share = object.share(stripe);
+            let read = object.share_is_read(stripe);
+            let elsewhere = read || share.asked.is_some();
+            *backlog += if elsewhere { 1 } else { share.missing() };
+            if share.missing() > 0 && (!read || self.is_left_out(t, stripe, object)) {
+                open.insert(stripe);
+            }
+        }
+        if open.is_empty() {
+            return;
+        }
+        if !object.is_being_read() && self.is_hopeless(t, key, object) {
+            self.give_up(t, key);
+            return;
+        }
+        let (mut ask, mut cdn, mut starts) = (BTreeSet::new(), StripeSet::default(), false);
+        for stripe in open.iter() {
+            match self.remedy(t, stripe, key, object, backlogs[stripe]) {
+                Remedy::Wait => {}
+                Remedy::Ask(peer) => drop(ask.insert((peer, stripe))),
+                Remedy::Cdn => cdn.insert(stripe),
+                Remedy::Start => {
+                    starts = true;
+                    cdn.insert(stripe);
+                }
+            }
+        }
+        self.tracks[t].start_objects += u32::from(starts);
+        self.ask_each(t, key, &ask);
+        if !cdn.is_empty() {
+            self.take_from_cdn(t, key, cdn);
+        }
+    }
+
+    /// Whether requests to the CDN under way leave out some of what a stripe misses. An undivided track
+    /// has one request at a time, which the rest waits for.
+    fn is_left_out(&self, t: usize, stripe: usize, object: &Object) -> bool {
+        let divided = self.tracks[t].stripes.len() > 1;
+        divided && !object.missing_runs(StripeSet::of(stripe)).is_empty()
+    }
+
+    fn remedy(
+        &self,
+        t: usize,
+        number: usize,
+        key: ObjectKey,
+        object: &Object,
+        backlog: u32,
+    ) -> Remedy {
         let (now, track) = (self.now, &self.tracks[t]);
+        let (stripe, share) = (&track.stripes[number], object.share(number));
         if now < object.retry_at {
             return Remedy::Wait;
         }
-        if track.decision.root {
+        if stripe.decision.root {
             return Remedy::Cdn;
         }
         if let Some(since) = object.player_waits
-            && !track.is_in_flow(&key)
+            && !stripe.is_in_flow(&key)
         {
-            return self.remedy_for_player(t, object, since);
+            return self.remedy_for_player(t, number, object, since);
         }
         let left = self.time_left(t, &key);
         let target = track.target();
-        let progress = track.progress.max(object.arrived);
-        let lull = (track.chunk_interval * FLOWING.1).max(FLOWING.0);
-        let flowing = track.decision.flowing && now < progress + lull;
+        let progress = stripe.progress.max(object.arrived);
+        let lull = (stripe.chunk_interval * FLOWING.1).max(FLOWING.0);
+        let flowing = stripe.decision.flowing && now < progress + lull;
         let lead = if flowing {
             CDN_LEAD_FLOWING
         } else {
@@ -135,33 +185,40 @@ impl RelayEngine {
         if left < lead {
             return Remedy::Cdn;
         }
-        let stalled = now >= progress + STALLED_AFTER && !track.decision.patient;
+        let stalled = now >= progress + STALLED_AFTER && !stripe.decision.patient;
         // At the pace at which chunks come, this object would not be whole in time.
-        let behind = left < track.chunk_interval * backlog || left < target && !flowing;
-        let late = behind || stalled || object.refused_by.is_some();
-        match self.helper(t, object) {
+        let behind = left < stripe.chunk_interval * backlog || left < target && !flowing;
+        let late = behind || stalled || share.refused_by.is_some();
+        match self.helper(stripe, share) {
             Some(helper) if late => Remedy::Ask(helper),
-            None if object.refused_by.is_some() => Remedy::Cdn,
+            None if share.refused_by.is_some() => Remedy::Cdn,
             Some(_) | None => Remedy::Wait,
         }
     }
 
     /// The player waits for this one: it may be older than what flows.
-    fn remedy_for_player(&self, t: usize, object: &Object, since: Duration) -> Remedy {
+    fn remedy_for_player(
+        &self,
+        t: usize,
+        number: usize,
+        object: &Object,
+        since: Duration,
+    ) -> Remedy {
         let track = &self.tracks[t];
+        let (stripe, share) = (&track.stripes[number], object.share(number));
         // As long as chunks of it come, they are waited for, but not for ever.
-        let moving = object.last_chunk.min(since + track.target());
+        let moving = share.last_chunk.min(since + track.target());
         let waited = self.now.saturating_sub(since.max(moving));
-        let parent = track
+        let parent = stripe
             .decision
             .active
             .and_then(Source::peer)
             .filter(|parent| {
-                !track.decision.repairing
-                    && object.refused_by != Some(*parent)
+                !stripe.decision.repairing
+                    && share.refused_by != Some(*parent)
                     && self.can_ask(*parent)
             });
-        match (parent, object.asked) {
+        match (parent, share.asked) {
             (Some(_), Some(_)) if waited < PLAYER_PATIENCE => Remedy::Wait,
             (Some(parent), None) if waited < PLAYER_PATIENCE => Remedy::Ask(parent),
             (Some(_), _) => Remedy::Cdn,
@@ -173,15 +230,14 @@ impl RelayEngine {
     }
 
     /// The peer to ask for chunks by name: the standby, if it is not what they are awaited from.
-    fn helper(&self, t: usize, object: &Object) -> Option<PeerId> {
-        let track = &self.tracks[t];
-        let standby = track.assignment.standby.and_then(Source::peer)?;
-        let recently = object
+    fn helper(&self, stripe: &Stripe, share: &Share) -> Option<PeerId> {
+        let standby = stripe.assigned.standby.and_then(Source::peer)?;
+        let recently = share
             .asked
             .is_some_and(|(peer, at)| peer == standby && self.now < at + ASK_AGAIN);
-        let suitable = !track.subscribed.contains_key(&standby)
-            && !track.repairing_peers.contains_key(&standby)
-            && object.refused_by != Some(standby)
+        let suitable = !stripe.subscribed.contains_key(&standby)
+            && !stripe.repairing_peers.contains_key(&standby)
+            && share.refused_by != Some(standby)
             && !recently
             && self.can_ask(standby);
         suitable.then_some(standby)
@@ -202,59 +258,94 @@ impl RelayEngine {
         left.unwrap_or(track.target() * 2)
     }
 
-    fn ask(&mut self, t: usize, object: ObjectKey, peer: PeerId) {
-        let now = self.now;
-        let others =
-            !self.tracks[t].subscribed.is_empty() && !self.tracks[t].subscribed.contains_key(&peer);
-        let under_way = if others { self.under_way(t, object) } else { 0 };
-        let Some(found) = self.ring.get_mut(&object) else {
-            return;
-        };
-        found.asked = Some((peer, now));
-        let mut runs = found.missing_runs();
-        leave_under_way(&mut runs, under_way);
-        runs.truncate(MAX_RANGES);
-        if runs.is_empty() {
-            return;
+    /// Asks peers for what is missing of an object's stripes. A request replaces the one before about the
+    /// same object: what was asked of the same peer lately for other stripes is asked for again with it.
+    fn ask_each(&mut self, t: usize, object: ObjectKey, asks: &BTreeSet<(PeerId, usize)>) {
+        let peers: BTreeSet<PeerId> = asks.iter().map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            let mut runs: Vec<ChunkRun> = Vec::new();
+            for number in 0..self.tracks[t].stripes.len() {
+                let asked = self
+                    .ring
+                    .get(&object)
+                    .and_then(|found| found.share(number).asked)
+                    .is_some_and(|(known, at)| known == peer && self.now < at + ASK_AGAIN);
+                if asks.contains(&(peer, number)) {
+                    runs.extend(self.ask(t, number, object, peer));
+                } else if asked {
+                    runs.extend(self.missing_of(object, number));
+                }
+            }
+            runs.sort_by_key(|run| run.first);
+            let mut ranges = merge(runs);
+            ranges.truncate(MAX_RANGES);
+            if !ranges.is_empty() {
+                self.counters.repair_requests += 1;
+                self.send(peer, &Frame::Request { object, ranges });
+            }
         }
-        let ranges: Vec<ChunkRun> = runs
-            .into_iter()
-            .map(|(first, count)| ChunkRun {
-                first: ChunkIndex(first),
-                count,
-            })
-            .collect();
-        self.counters.repair_requests += 1;
-        if others {
-            self.divide(t, object, &ranges);
-        }
-        self.send(peer, &Frame::Request { object, ranges });
     }
 
-    /// How many of an object's first missing chunks are not to be asked for by name, for they would come
+    /// What to ask a peer for of a stripe of an object; the stripe's source is told to leave it out.
+    fn ask(&mut self, t: usize, number: usize, object: ObjectKey, peer: PeerId) -> Vec<ChunkRun> {
+        let now = self.now;
+        let subscribed = &self.tracks[t].stripes[number].subscribed;
+        let others = !subscribed.is_empty() && !subscribed.contains_key(&peer);
+        let under_way = if others {
+            self.under_way(t, number, object)
+        } else {
+            0
+        };
+        let mut runs = self.missing_of(object, number);
+        if let Some(found) = self.ring.get_mut(&object) {
+            found.share_mut(number).asked = Some((peer, now));
+        }
+        leave_under_way(&mut runs, under_way);
+        runs.truncate(MAX_RANGES);
+        if others {
+            self.divide(t, number, object, &runs);
+        }
+        runs
+    }
+
+    fn missing_of(&self, object: ObjectKey, stripe: usize) -> Vec<ChunkRun> {
+        let found = self.ring.get(&object);
+        let runs = found.map_or(Vec::new(), |found| {
+            found.missing_runs(StripeSet::of(stripe))
+        });
+        let run = |(first, count)| ChunkRun {
+            first: ChunkIndex(first),
+            count,
+        };
+        runs.into_iter().map(run).collect()
+    }
+
+    /// How many of a stripe's first missing chunks are not to be asked for by name, for they would come
     /// twice: a link takes chunks up to its limit before a Cancel can stop them.
-    fn under_way(&self, t: usize, key: ObjectKey) -> u32 {
+    fn under_way(&self, t: usize, number: usize, key: ObjectKey) -> u32 {
         let (now, track) = (self.now, &self.tracks[t]);
         let Some(object) = self.ring.get(&key) else {
             return 0;
         };
+        let (stripe, share) = (&track.stripes[number], object.share(number));
         let tight = self.time_left(t, &key) < track.target();
-        let moving = match object.asked {
+        let moving = match share.asked {
             // It was divided before: what is under way now is under way from both.
-            Some(_) => now < object.last_chunk + FLOWING.0,
-            None => track.decision.flowing && now < track.progress + FLOWING.0,
+            Some(_) => now < share.last_chunk + FLOWING.0,
+            None => stripe.decision.flowing && now < stripe.progress + FLOWING.0,
         };
-        match (moving, object.asked) {
+        match (moving, share.asked) {
             (true, _) if !tight => CHUNKS_UNDER_WAY,
-            (_, None) if object.missing() > 2 => 1,
+            (_, None) if share.missing() > 2 => 1,
             (_, None | Some(_)) => 0,
         }
     }
 
     /// What is asked of the standby the parent need not send: the two share the work. Should the
     /// standby fail, the CDN is asked in time.
-    fn divide(&mut self, t: usize, object: ObjectKey, ranges: &[ChunkRun]) {
-        let parents: Vec<PeerId> = self.tracks[t].subscribed.keys().copied().collect();
+    fn divide(&mut self, t: usize, number: usize, object: ObjectKey, ranges: &[ChunkRun]) {
+        let subscribed = &self.tracks[t].stripes[number].subscribed;
+        let parents: Vec<PeerId> = subscribed.keys().copied().collect();
         for parent in parents {
             for run in ranges {
                 let ChunkRun { first, count } = *run;
@@ -268,47 +359,6 @@ impl RelayEngine {
                 );
             }
         }
-    }
-
-    fn take_from_cdn(&mut self, t: usize, key: ObjectKey) {
-        let Some(object) = self.ring.get(&key) else {
-            return;
-        };
-        let runs = object.missing_runs();
-        let (Some((first, count)), Some(last)) = (runs.first().copied(), runs.last()) else {
-            return;
-        };
-        // A request costs more than a few chunks twice: one range for all, unless most of it is held.
-        let missing: u32 = runs.iter().map(|(_, count)| count).sum();
-        let span = last.0 + last.1 - first;
-        let count = if span <= missing.saturating_mul(2) {
-            span
-        } else {
-            count
-        };
-        let end = ChunkIndex(first + count - 1);
-        let bytes = object.descriptor().chunk_range(end).map_or(0, |range| {
-            range.end - u64::from(first) * espalier_media::CHUNK_SIZE as u64
-        });
-        if self.can_fetch() && self.may_take(t, bytes) {
-            self.fetch_chunks(key, first, count);
-        }
-    }
-
-    /// Whether the lease allows it, or the buffer is too low to ask.
-    fn may_take(&mut self, t: usize, bytes: u64) -> bool {
-        let track = &self.tracks[t];
-        if matches!(track.assignment.source, Some(Source::Cdn)) {
-            return true;
-        }
-        let low = track.playout.buffer(self.now) < track.target() * LOW_BUFFER_TENTHS / 10;
-        if self.lease.try_take(bytes, self.now) {
-            return true;
-        }
-        if low {
-            self.counters.cdn_overrun_bytes += bytes;
-        }
-        low
     }
 
     /// Whether an object could not be had, and the origin itself does not list it any more.

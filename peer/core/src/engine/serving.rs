@@ -93,7 +93,9 @@ impl RelayEngine {
 
     /// Whether a child takes a track from here, rather than to hold the link in reserve.
     fn depends(&self, peer: PeerId) -> bool {
-        self.active_children.iter().any(|(_, child)| *child == peer)
+        self.active_children
+            .iter()
+            .any(|(_, _, child)| *child == peer)
             || self
                 .links
                 .get(&peer)
@@ -210,13 +212,12 @@ impl RelayEngine {
             return;
         };
         let mut frames: Vec<OutgoingFrame> = Vec::new();
-        for subscription in link.downstream.subscriptions_mut() {
-            let track = self
-                .tracks
-                .iter()
-                .find(|track| track.index == Some(subscription.track));
+        for position in 0..link.downstream.subscriptions().len() {
+            let subscription = &link.downstream.subscriptions()[position];
+            let (index, mut place) = (subscription.track, subscription.next_statement);
+            let track = self.tracks.iter().find(|track| track.index == Some(index));
             let Some(track) = track else { continue };
-            while let Some((statement, next)) = track.log.at(subscription.next_statement) {
+            while let Some((statement, next)) = track.log.at(place) {
                 let length = statement.encoded().len() as u64;
                 if link.in_flight > 0 && link.in_flight + length > limit {
                     break;
@@ -225,7 +226,8 @@ impl RelayEngine {
                     link.in_flight += frame.length();
                     frames.push(frame);
                 }
-                subscription.next_statement = next;
+                link.downstream.stated(index, place, next);
+                place = next;
             }
         }
         for frame in frames {

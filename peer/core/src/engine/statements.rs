@@ -12,7 +12,7 @@ use crate::command::{LinkState, Publication};
 use crate::event::FeedEvent;
 use crate::ids::PeerId;
 use crate::link::Phase;
-use crate::ring::{Inserted, Status};
+use crate::ring::{Inserted, Object, Status};
 use crate::track::Bypass;
 
 use super::RelayEngine;
@@ -89,7 +89,8 @@ impl RelayEngine {
     }
 
     /// A subscription that brings the descriptors of objects that are whole already flows, too: their
-    /// chunks were there from elsewhere first, so this peer cancelled them.
+    /// chunks were there from elsewhere first, so this peer cancelled them. Or the objects are so short
+    /// that none of their chunks belongs to the stripe.
     fn hear_of(&mut self, object: Option<ObjectKey>, from: Option<PeerId>) {
         let (Some(key), Some(peer)) = (object, from) else {
             return;
@@ -97,13 +98,13 @@ impl RelayEngine {
         let Some(t) = self.track_of(key.track) else {
             return;
         };
-        let whole = self
-            .ring
-            .get(&key)
-            .is_some_and(|object| object.status() == Status::Complete);
-        if let Some(subscribed) = self.tracks[t].subscribed.get_mut(&peer) {
+        let object = self.ring.get(&key);
+        for (number, stripe) in self.tracks[t].stripes.iter_mut().enumerate() {
+            let Some(subscribed) = stripe.subscribed.get_mut(&peer) else {
+                continue;
+            };
             subscribed.stated = subscribed.stated.max(Some(key));
-            if whole && !subscribed.flowed {
+            if object.is_some_and(|object| lacks_nothing(object, number)) && !subscribed.flowed {
                 subscribed.flowed = true;
                 self.dirty = true;
             }
@@ -212,7 +213,8 @@ impl RelayEngine {
     }
 
     fn take_descriptor(&mut self, t: usize, key: ObjectKey, statement: SignedStatement) {
-        match self.ring.insert(key, statement.clone(), self.now) {
+        let stripes = self.tracks[t].stripe_count();
+        match self.ring.insert(key, statement.clone(), stripes, self.now) {
             Inserted::Known => return,
             Inserted::Conflict => {
                 self.counters.conflicting_statements += 1;
@@ -321,6 +323,7 @@ impl RelayEngine {
         }
         let target = self.tracks[t].target();
         self.tracks[t].playout.start(target, self.now);
+        self.align(t);
     }
 
     /// Lists the init section of a segment of the start, if that is older than the start.
@@ -366,7 +369,9 @@ impl RelayEngine {
             return;
         };
         object.published_unverified = unsigned.published;
-        object.fetch = unsigned.fetch;
+        if let Some(id) = unsigned.fetch {
+            object.begin_reading(id, 0, object.chunk_count());
+        }
         let descriptor = object.descriptor();
         let length = descriptor.length;
         let agrees = unsigned
@@ -399,6 +404,12 @@ impl RelayEngine {
             );
         }
     }
+}
+
+/// Whether no chunk of a stripe is to come any more.
+fn lacks_nothing(object: &Object, stripe: usize) -> bool {
+    let segment = object.descriptor().key.kind == ObjectKind::Segment;
+    object.status() == Status::Complete || segment && object.share(stripe).missing() == 0
 }
 
 fn agrees(descriptor: &Descriptor, index: usize, bytes: &Bytes, hash: &[u8; 32]) -> bool {

@@ -197,6 +197,7 @@ fn upstream(message: wire::Upstream) -> Result<Frame, FrameError> {
     } = message;
     Ok(Frame::Upstream {
         track: track(message.track)?,
+        stripe: stripe(message.stripe)?,
         repairing,
         expected_ms,
     })
@@ -336,6 +337,7 @@ pub(super) fn encode(frame: &Frame) -> OutgoingFrame {
         ),
         Frame::Upstream {
             track,
+            stripe,
             repairing,
             expected_ms,
         } => control(
@@ -344,6 +346,7 @@ pub(super) fn encode(frame: &Frame) -> OutgoingFrame {
                 track: track.0,
                 repairing: *repairing,
                 expected_ms: *expected_ms,
+                stripe: u32::from(*stripe),
             },
         ),
         Frame::Bye { reason } => control(

@@ -105,6 +105,8 @@ pub enum Frame {
     Upstream {
         /// Of which track.
         track: TrackIndex,
+        /// Of which stripe of it, as the child subscribed to it.
+        stripe: u8,
         /// Whether it is being repaired.
         repairing: bool,
         /// How long, from now, that is hoped to take, in milliseconds.

@@ -1,7 +1,9 @@
-use espalier_media::{CHUNK_SIZE, ObjectHasher, StatementKey};
+use espalier_media::{CHUNK_SIZE, Descriptor, ObjectHasher, Statement, StatementKey};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::FetchId;
+use crate::stripe::StripeSet;
 
 const LIMIT: u64 = 10 * CHUNK_SIZE as u64;
 
@@ -37,15 +39,15 @@ fn statement(sequence: u64, chunks: usize) -> SignedStatement {
 fn the_first_statement_about_an_object_stays() {
     let mut ring = Ring::new(LIMIT);
     assert_eq!(
-        ring.insert(key(1), statement(1, 1), Duration::ZERO),
+        ring.insert(key(1), statement(1, 1), 1, Duration::ZERO),
         Inserted::New
     );
     assert_eq!(
-        ring.insert(key(1), statement(1, 1), Duration::ZERO),
+        ring.insert(key(1), statement(1, 1), 1, Duration::ZERO),
         Inserted::Known
     );
     assert_eq!(
-        ring.insert(key(1), statement(1, 2), Duration::ZERO),
+        ring.insert(key(1), statement(1, 2), 1, Duration::ZERO),
         Inserted::Conflict
     );
     assert_eq!(ring.get(&key(1)).map(Object::chunk_count), Some(1));
@@ -54,7 +56,7 @@ fn the_first_statement_about_an_object_stays() {
 #[test]
 fn an_object_without_bytes_is_complete_as_soon_as_it_is_wanted() {
     let mut ring = Ring::new(LIMIT);
-    ring.insert(key(1), statement(1, 0), Duration::ZERO);
+    ring.insert(key(1), statement(1, 0), 1, Duration::ZERO);
     assert!(ring.want(&key(1)));
     assert_eq!(
         ring.get(&key(1)).map(Object::status),
@@ -65,7 +67,7 @@ fn an_object_without_bytes_is_complete_as_soon_as_it_is_wanted() {
 #[test]
 fn runs_name_what_is_missing_and_what_is_held() {
     let mut ring = Ring::new(LIMIT);
-    ring.insert(key(1), statement(1, 6), Duration::ZERO);
+    ring.insert(key(1), statement(1, 6), 1, Duration::ZERO);
     ring.want(&key(1));
     for index in [1, 2, 5] {
         assert!(ring.store(&key(1), ChunkIndex(index), Bytes::from_static(b"x")));
@@ -79,9 +81,38 @@ fn runs_name_what_is_missing_and_what_is_held() {
         "there is none"
     );
     let object = ring.get(&key(1)).expect("known");
-    assert_eq!(object.missing_runs(), [(0, 1), (3, 2)]);
-    assert_eq!(object.held_runs(), [(1, 2), (5, 1)]);
-    assert_eq!(object.first_missing(), Some(ChunkIndex(0)));
+    assert_eq!(object.missing_runs(StripeSet::of(0)), [(0, 1), (3, 2)]);
+    assert_eq!(object.had_runs(0), [(1, 2), (5, 1)]);
+    assert_eq!(object.first_missing(0), Some(ChunkIndex(0)));
+}
+
+#[test]
+fn each_stripe_misses_its_own_chunks() {
+    let mut ring = Ring::new(LIMIT);
+    ring.insert(key(1), statement(1, 7), 3, Duration::ZERO);
+    ring.want(&key(1));
+    for index in [1, 2, 4] {
+        assert!(ring.store(&key(1), ChunkIndex(index), Bytes::from_static(b"x")));
+    }
+    let object = ring.get_mut(&key(1)).expect("known");
+    let missing = |object: &Object| [0, 1, 2].map(|stripe| object.share(stripe).missing());
+    assert_eq!(missing(object), [3, 0, 1]);
+    assert_eq!(
+        object.missing_runs(StripeSet::of(0)),
+        [(0, 1), (3, 1), (6, 1)]
+    );
+    assert_eq!(object.missing_runs(StripeSet::of(1)), []);
+    assert_eq!(object.first_missing(2), Some(ChunkIndex(5)));
+    assert_eq!(object.had_runs(0), [], "no run has a chunk of it");
+    assert_eq!(object.had_runs(1), [(1, 2), (4, 1)]);
+    object.begin_reading(FetchId(1), 5, 2);
+    assert!(object.share_is_read(0) && object.share_is_read(2) && !object.share_is_read(1));
+    assert_eq!(object.missing_runs(StripeSet::of(0)), [(0, 1), (3, 1)]);
+    assert_eq!(object.had_runs(0), [(4, 3)], "6 is on its way");
+    assert_eq!(object.reads_all(FetchId(1)), []);
+    assert!(object.share_is_read(0));
+    object.restripe(1);
+    assert_eq!(object.share(0).missing(), 4);
 }
 
 #[test]
@@ -89,7 +120,7 @@ fn descriptors_are_bounded_in_number() {
     let mut ring = Ring::new(LIMIT);
     let count = MAX_OBJECTS_PER_TRACK as u64 + 10;
     for sequence in 0..count {
-        ring.insert(key(sequence), statement(sequence, 0), Duration::ZERO);
+        ring.insert(key(sequence), statement(sequence, 0), 1, Duration::ZERO);
     }
     ring.prune(TrackIndex(1));
     assert_eq!(ring.of_track(TrackIndex(1)).count(), MAX_OBJECTS_PER_TRACK);
@@ -123,7 +154,7 @@ proptest! {
             let now = Duration::from_secs(sequence);
             match *step {
                 Step::Store(sequence, chunk) => {
-                    ring.insert(key(sequence), statement(sequence, 4), now);
+                    ring.insert(key(sequence), statement(sequence, 4), 1, now);
                     ring.want(&key(sequence));
                     let bytes = Bytes::from(vec![0; CHUNK_SIZE]);
                     if ring.store(&key(sequence), ChunkIndex(chunk), bytes) {

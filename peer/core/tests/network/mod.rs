@@ -32,6 +32,34 @@ const CDN_LATENCY: Duration = Duration::from_millis(20);
 const CDN_PIECE: usize = 16_000;
 const LINK_LIMIT: u64 = 192 << 10;
 
+/// A peer, its source, and its standby.
+pub(crate) type Edge = (PeerId, Source, Option<Source>);
+
+/// A peer's place in one tree.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) source: Option<Source>,
+    pub(crate) standby: Option<Source>,
+    /// Who takes it from here, and whether only in reserve.
+    pub(crate) children: Vec<(PeerId, bool)>,
+}
+
+impl Place {
+    fn in_tree(peer: PeerId, tree: &[Edge]) -> Self {
+        let own = tree.iter().find(|(id, ..)| *id == peer);
+        let below = tree.iter().filter_map(|(child, source, standby)| {
+            let (is_source, is_standby) = (Source::Peer(peer), Some(Source::Peer(peer)));
+            let reserve = *standby == is_standby;
+            (*source == is_source || reserve).then_some((*child, *source != is_source))
+        });
+        Self {
+            source: own.map(|(_, source, _)| *source),
+            standby: own.and_then(|(.., standby)| *standby),
+            children: below.collect(),
+        }
+    }
+}
+
 /// What the network will do at some time.
 #[derive(Debug)]
 enum Action {
@@ -166,6 +194,10 @@ pub(crate) struct Network {
     pub(crate) signing: bool,
     /// Whether the origin goes on publishing.
     pub(crate) publishing: bool,
+    /// Into how many stripes the tracks are cut where every stripe has the same tree.
+    pub(crate) stripes: u8,
+    /// STATEMENT frames that were sent, by all peers together.
+    pub(crate) statements: u64,
     lossy: BTreeMap<(PeerId, PeerId), Lossy>,
     queue: BinaryHeap<Reverse<(Duration, u64)>>,
     actions: BTreeMap<u64, Action>,
@@ -196,6 +228,8 @@ impl Network {
             eager_players: false,
             signing: true,
             publishing: true,
+            stripes: 1,
+            statements: 0,
             lossy: BTreeMap::new(),
             queue: BinaryHeap::new(),
             actions: BTreeMap::new(),
@@ -261,7 +295,7 @@ impl Network {
         id
     }
 
-    /// Gives a peer its assignment, of a new generation.
+    /// Gives a peer its assignment, of a new generation; the same for every stripe.
     pub(crate) fn assign(
         &mut self,
         to: PeerId,
@@ -270,30 +304,53 @@ impl Network {
         children: &[(PeerId, bool)],
         make_before_break: bool,
     ) {
+        let each = Place {
+            source: Some(source),
+            standby,
+            children: children.to_vec(),
+        };
+        let places = vec![each; usize::from(self.stripes)];
+        self.assign_striped(to, &places, make_before_break);
+    }
+
+    /// Gives a peer its assignment, of a new generation: a place in the tree of each stripe.
+    pub(crate) fn assign_striped(&mut self, to: PeerId, places: &[Place], make_before_break: bool) {
         self.generation += 1;
         let generation = Generation {
             incarnation: 1,
             term: 1,
             index: self.generation,
         };
-        let names = self.origin.track_names();
-        let tracks = names.iter().map(|name| TrackAssignment {
-            track: TrackName(name.clone()),
-            source: Some(source),
-            standby,
-            make_before_break,
-        });
-        let children = names.iter().flat_map(|name| {
-            children.iter().map(|(peer, standby)| ChildAssignment {
-                track: TrackName(name.clone()),
-                peer: *peer,
-                standby: *standby,
-            })
-        });
+        let stripes = u8::try_from(places.len()).expect("few");
+        let mut tracks = Vec::new();
+        let mut children = Vec::new();
+        for name in self.origin.track_names() {
+            for (stripe, place) in (0..).zip(places) {
+                tracks.push(TrackAssignment {
+                    track: TrackName(name.clone()),
+                    stripe,
+                    stripes,
+                    source: place.source,
+                    standby: place.standby,
+                    make_before_break,
+                });
+                children.extend(
+                    place
+                        .children
+                        .iter()
+                        .map(|(peer, standby)| ChildAssignment {
+                            track: TrackName(name.clone()),
+                            stripe,
+                            peer: *peer,
+                            standby: *standby,
+                        }),
+                );
+            }
+        }
         let assignment = Assignment {
             generation,
-            tracks: tracks.collect(),
-            children: children.collect(),
+            tracks,
+            children,
             cdn_lease: Some(CdnLease {
                 rate_bps: 4_000_000,
                 burst_bytes: 4 << 20,
@@ -305,6 +362,18 @@ impl Network {
             node.generation = generation;
         }
         self.tell(to, Event::Assignment(assignment));
+    }
+
+    /// Assigns the trees of all stripes at once: for each stripe, (peer, source, standby) of every peer.
+    pub(crate) fn plant_striped(&mut self, trees: &[Vec<Edge>], make_before_break: bool) {
+        let peers: BTreeSet<PeerId> = trees.iter().flatten().map(|(peer, ..)| *peer).collect();
+        for peer in peers {
+            let places: Vec<Place> = trees
+                .iter()
+                .map(|tree| Place::in_tree(peer, tree))
+                .collect();
+            self.assign_striped(peer, &places, make_before_break);
+        }
     }
 
     /// Assigns a whole tree at once: (peer, source, standby).
@@ -527,6 +596,7 @@ impl Network {
             return;
         };
         let mut message = message.clone();
+        self.statements += u64::from(message.first() == Some(&2));
         if message.first() == Some(&3) {
             node.data_frames += 1;
             if node.corrupts_every > 0 && node.data_frames % node.corrupts_every == 0 {
