@@ -24,6 +24,7 @@ mod faults;
 mod linear;
 mod node;
 mod pipe;
+pub mod planning;
 mod planted;
 mod replica;
 mod rest;

@@ -1,4 +1,7 @@
-//! `espalier-sim`: plays clusters from seeds, says what they violated, and plays one again.
+//! `espalier-sim`: plays clusters from seeds and says what they violated; plays audiences and says how near the
+//! planner comes to what is possible.
+
+mod run_command;
 
 use std::io::{IsTerminal as _, Write};
 use std::ops::Range;
@@ -10,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use espalier_sim::{Batch, Bug, Run, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Clusters, audiences and faults from seeds, on virtual time.
+/// Clusters, audiences and faults from seeds, on virtual time
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Arguments {
@@ -20,6 +23,8 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  espalier-sim run steady --report steady.json
+  espalier-sim run region-loss --peers 100000 --compare
   espalier-sim cluster --seeds 1..500
   espalier-sim cluster --seeds 1..1000000 --minutes 10 --jobs 2 --report soak.json
   espalier-sim cluster --seed 57
@@ -27,6 +32,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Play a scenario with the planner and an audience of up to millions
+    Run(run_command::RunArguments),
     /// Play a cluster with its audience and its faults, once for each seed
     Cluster(ClusterArguments),
     /// Plant each known bug and say after how many seeds it is found
@@ -79,6 +86,7 @@ fn main() -> ExitCode {
         }
     };
     let sound = match arguments.command {
+        Command::Run(arguments) => run_command::run(&arguments, say),
         Command::Cluster(arguments) => match arguments.seed {
             Some(seed) => replay(seed, &arguments),
             None => cluster(&arguments),

@@ -1,0 +1,98 @@
+//! How far behind the CDN viewers are: the ways, a chunk's turn in each parent's uplink, and its checking.
+//!
+//! A parent sends a chunk to one child after the other, so the k-th has it after k times what the uplink
+//! needs for one. A chunk is passed on when it is whole, long before its segment is.
+
+use espalier_orchestrator_core::planner::{PeerSlot, SourceSlot, TreeId};
+
+use super::audience::Audience;
+use super::bounds::Depths;
+use super::overlay::Overlay;
+use super::scenario::Network;
+use crate::dice::Dice;
+
+/// Viewers whose latency is computed.
+const SAMPLED: u64 = 20_000;
+const FARTHEST: usize = 128;
+
+/// The latencies of a sample of viewers, milliseconds, in order.
+pub(crate) fn sample(
+    overlay: &impl Overlay,
+    audience: &Audience,
+    network: &Network,
+    trees: &[TreeId],
+    now: u32,
+    dice: &mut Dice,
+) -> Vec<f64> {
+    let slots = u64::from(audience.slots());
+    let mut latencies = Vec::new();
+    let mut siblings = Vec::new();
+    for _ in 0..SAMPLED.min(2 * slots) {
+        let slot = PeerSlot(u32::try_from(dice.below(slots.max(1))).unwrap_or(0));
+        let viewer = audience.viewer(slot);
+        if viewer.lives(now) {
+            let tree = trees[usize::from(viewer.track)];
+            latencies.extend(one(overlay, audience, network, slot, tree, &mut siblings));
+        }
+    }
+    latencies.sort_by(f64::total_cmp);
+    latencies
+}
+
+/// One viewer's latency; none while it has no place.
+fn one(
+    overlay: &impl Overlay,
+    audience: &Audience,
+    network: &Network,
+    slot: PeerSlot,
+    tree: TreeId,
+    siblings: &mut Vec<PeerSlot>,
+) -> Option<f64> {
+    let chunk_kbit = f64::from(network.chunk_bytes) * 8.0 / 1000.0;
+    let mut at = slot;
+    let mut sum = 0.0;
+    for _ in 0..FARTHEST {
+        sum += network.processing_ms;
+        match overlay.source(at, tree)? {
+            SourceSlot::Cdn => {
+                let access = f64::from(audience.viewer(at).spot.access) / 10.0;
+                return Some(sum + network.near_ms + access);
+            }
+            SourceSlot::Peer(parent) => {
+                siblings.clear();
+                overlay.children(parent, tree, siblings);
+                let turn = siblings.iter().take_while(|child| **child != at).count() + 1;
+                let uplink = f64::from(audience.viewer(parent).uplink_kbps.max(1));
+                let turn = u32::try_from(turn).unwrap_or(1);
+                sum += f64::from(turn) * chunk_kbit / uplink * 1000.0;
+                let (one, other) = (audience.viewer(at).spot, audience.viewer(parent).spot);
+                sum += audience.geography().way_ms(one, other);
+                at = parent;
+            }
+        }
+    }
+    None
+}
+
+/// The least that a hop can add with the fastest uplink.
+pub(crate) fn least_hop_ms(network: &Network, fastest_kbps: u32) -> f64 {
+    let chunk_kbit = f64::from(network.chunk_bytes) * 8.0 / 1000.0;
+    let sending = chunk_kbit / f64::from(fastest_kbps.max(1)) * 1000.0;
+    network.near_ms + network.processing_ms + sending
+}
+
+/// The best that the latencies' distribution can be: as many at each depth as can be, each hop the least.
+pub(crate) fn bound(
+    network: &Network,
+    depths: &Depths,
+    viewers: u32,
+    fastest: u32,
+) -> Vec<(f64, f64)> {
+    let first = network.near_ms + network.processing_ms;
+    let hop = least_hop_ms(network, fastest);
+    let all = f64::from(viewers.max(1));
+    let levels = (0_u32..).zip(depths.reach.iter().skip(1));
+    levels
+        .map(|(depth, reach)| (first + f64::from(depth) * hop, reach / all))
+        .collect()
+}

@@ -1,0 +1,498 @@
+//! What is played: an audience, a network, a channel and what happens to them, as a TOML file says.
+//!
+//! Every distribution in the file names where it was published. The built-in scenarios are files too, in
+//! `orchestrator/sim/scenarios/`.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::distribution::{Published, Shape};
+
+/// The scenarios that are part of the program, by name.
+const BUILT_IN: [(&str, &str); 15] = [
+    ("steady", include_str!("../../scenarios/steady.toml")),
+    ("fresh", include_str!("../../scenarios/fresh.toml")),
+    ("flash", include_str!("../../scenarios/flash.toml")),
+    ("flash-w1", include_str!("../../scenarios/flash-w1.toml")),
+    ("flash-w4", include_str!("../../scenarios/flash-w4.toml")),
+    (
+        "flash-warm",
+        include_str!("../../scenarios/flash-warm.toml"),
+    ),
+    (
+        "region-loss",
+        include_str!("../../scenarios/region-loss.toml"),
+    ),
+    ("asn-loss", include_str!("../../scenarios/asn-loss.toml")),
+    ("diurnal", include_str!("../../scenarios/diurnal.toml")),
+    (
+        "free-riders",
+        include_str!("../../scenarios/free-riders.toml"),
+    ),
+    ("abr", include_str!("../../scenarios/abr.toml")),
+    (
+        "nat-hostile",
+        include_str!("../../scenarios/nat-hostile.toml"),
+    ),
+    (
+        "wrong-capacity",
+        include_str!("../../scenarios/wrong-capacity.toml"),
+    ),
+    ("sports", include_str!("../../scenarios/sports.toml")),
+    ("relays", include_str!("../../scenarios/relays.toml")),
+];
+
+/// A scenario, as its file says it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name, as in reports.
+    pub name: String,
+    /// What it shows, in a sentence.
+    pub about: String,
+    /// Viewers at the beginning.
+    pub peers: u32,
+    /// How long it is measured.
+    pub seconds: u32,
+    /// How long the audience comes and goes before that.
+    #[serde(default = "default_warm_seconds")]
+    pub warm_seconds: u32,
+    /// How long before that the first viewers came.
+    #[serde(default = "default_past_seconds")]
+    pub past_seconds: u32,
+    /// The first viewers come evenly over the past and stay as long as those of an audience that has always
+    /// been there, but nobody can tell by their age; otherwise they have its ages too.
+    #[serde(default)]
+    pub fresh: bool,
+    /// What is watched.
+    pub channel: Channel,
+    /// What lies between the peers.
+    pub network: Network,
+    /// Which of them can connect.
+    #[serde(default)]
+    pub nat: Nat,
+    /// Who watches.
+    #[serde(rename = "group")]
+    pub groups: Vec<Group>,
+    /// How many come over time.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// A part of the audience vanishes.
+    pub loss: Option<Loss>,
+    /// Peers claim another upload than they have.
+    pub wrong_capacity: Option<WrongCapacity>,
+}
+
+/// The channel and the policy.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Payload bit/s of each track, and which share of the viewers begins with it.
+    #[serde(rename = "track")]
+    pub tracks: Vec<Track>,
+    /// Wire bytes per payload byte, per mille.
+    pub overhead_permille: u32,
+    /// Children at the most.
+    pub max_children: u32,
+    /// A relay's children at the most; without it as many as a viewer's.
+    #[serde(default)]
+    pub max_relay_children: Option<u32>,
+    /// Depth at the most.
+    #[serde(default = "default_max_depth")]
+    pub max_depth: u32,
+    /// Wanted roots for each million viewers, at least one a track.
+    pub target_roots_per_million: u32,
+    /// How many viewers in a hundred change the track each minute.
+    #[serde(default)]
+    pub switch_percent_per_minute: f64,
+}
+
+/// A track.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Track {
+    /// Its name.
+    pub name: String,
+    /// Payload bit/s.
+    pub rate_bps: u64,
+    /// Of the viewers, how many begin with it.
+    #[serde(default = "whole")]
+    pub share: f64,
+}
+
+/// Propagation, access and what takes how long.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// How many regions; the audience is spread over them by Zipf's law.
+    pub regions: u16,
+    /// Providers in a region, spread likewise.
+    pub providers: u16,
+    /// One way within a region, milliseconds.
+    pub near_ms: f64,
+    /// One way to the farthest region, milliseconds.
+    pub far_ms: f64,
+    /// What a peer's access adds one way, milliseconds.
+    pub access_ms: Published,
+    /// From being told a parent to the first byte, without the way there and back.
+    pub setup_ms: u32,
+    /// From a source's silence to asking elsewhere.
+    pub detection_ms: u32,
+    /// From asking a standby that is dead to asking the CDN.
+    pub standby_patience_ms: u32,
+    /// From asking the CDN to its first byte.
+    pub cdn_ms: u32,
+    /// What is ahead of the playhead when all goes well.
+    pub buffer_ms: u32,
+    /// Receiving and checking a chunk, before it is passed on.
+    pub processing_ms: f64,
+    /// Bytes of a chunk.
+    #[serde(default = "default_chunk")]
+    pub chunk_bytes: u32,
+    /// Where these were published, or that they are assumed.
+    pub source: String,
+}
+
+/// NAT classes of the viewers, and which pairs connect.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nat {
+    /// The share behind port-restricted NATs.
+    pub port_restricted: f64,
+    /// The share behind symmetric ones.
+    pub symmetric: f64,
+    /// The share without UDP.
+    pub no_udp: f64,
+    /// How many of the pairs that could connect do not, per mille.
+    pub failing_permille: u32,
+    /// Where these were published, or that they are assumed.
+    pub source: String,
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Self {
+            port_restricted: 0.0,
+            symmetric: 0.0,
+            no_udp: 0.0,
+            failing_permille: 0,
+            source: "all can connect".to_owned(),
+        }
+    }
+}
+
+/// A kind of viewer, or the channel's relays.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// What part of the audience it is in the steady state; of relays: nothing.
+    #[serde(default)]
+    pub share: f64,
+    /// So many relays, which are there from the beginning to the end, for each million viewers.
+    #[serde(default)]
+    pub relays_per_million: u32,
+    /// Its machine.
+    #[serde(default)]
+    pub device: Device,
+    /// How long one stays, seconds.
+    pub session: Published,
+    /// Which part of it uploads nothing.
+    pub consumers: f64,
+    /// Wire bit/s of the others' uplinks.
+    pub upload: Published,
+    /// Which part of an uplink is offered.
+    pub usable: f64,
+    /// Which part pays for what it sends.
+    #[serde(default)]
+    pub metered: f64,
+    /// Which part runs on a battery.
+    #[serde(default)]
+    pub on_battery: f64,
+}
+
+/// A viewer's machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// It did not say.
+    #[default]
+    Unknown,
+    /// A desktop or laptop computer.
+    Desktop,
+    /// A television or set-top box.
+    Tv,
+    /// A phone or tablet.
+    Mobile,
+    /// A machine that is always on.
+    Server,
+}
+
+/// How many come over time; without it as many as go.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Arrivals {
+    /// A crowd that comes at once.
+    pub flash: Option<Flash>,
+    /// The audience's size over a day.
+    pub day: Option<Day>,
+}
+
+/// A crowd.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flash {
+    /// When it begins, after the beginning of the measurement.
+    pub at_seconds: u32,
+    /// Over how long.
+    pub over_seconds: u32,
+    /// How many come.
+    pub peers: u32,
+}
+
+/// A day of arrivals.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Day {
+    /// The evening's arrivals, as a multiple of the night's.
+    pub ratio: f64,
+    /// How long the day is, seconds.
+    pub seconds: u32,
+}
+
+/// Who vanishes, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// When, after the beginning of the measurement.
+    pub at_seconds: u32,
+    /// What it is that fails.
+    pub of: Lost,
+    /// Of the audience, how much about: the region, or the providers, whose share comes nearest.
+    pub share: f64,
+}
+
+/// What vanishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lost {
+    /// A region.
+    Region,
+    /// Providers, wherever their peers are.
+    Providers,
+}
+
+/// Peers claim another upload than they have.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrongCapacity {
+    /// By at most which part, up or down.
+    pub error: f64,
+    /// How long an uplink is full before that is learned.
+    pub learned_after_seconds: u32,
+}
+
+fn default_warm_seconds() -> u32 {
+    300
+}
+
+fn default_past_seconds() -> u32 {
+    86_400
+}
+
+fn default_max_depth() -> u32 {
+    64
+}
+
+fn default_chunk() -> u32 {
+    61_440
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+/// Why there is no scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Neither a built-in nor a file.
+    #[error(
+        "{name} is neither a file nor one of the built-in scenarios: {}",
+        names()
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// Why it is no file.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, or not a scenario.
+    #[error("{name} is not a scenario")]
+    Malformed {
+        /// The name or file.
+        name: String,
+        /// Where it is wrong.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// It says what cannot be.
+    #[error("{name}: {problem}")]
+    Impossible {
+        /// The scenario.
+        name: String,
+        /// What cannot be.
+        problem: String,
+    },
+}
+
+fn names() -> String {
+    Scenario::built_in().collect::<Vec<_>>().join(", ")
+}
+
+impl Scenario {
+    /// The names of the built-in scenarios.
+    pub fn built_in() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// Reads a built-in scenario by its name, or a file.
+    ///
+    /// # Errors
+    /// If there is none, or it makes no sense.
+    pub fn load(name: &str) -> Result<Self, ScenarioError> {
+        let built_in = BUILT_IN.iter().find(|(known, _)| *known == name);
+        let text = match built_in {
+            Some((_, text)) => (*text).to_owned(),
+            None => std::fs::read_to_string(Path::new(name)).map_err(|source| {
+                let name = name.to_owned();
+                ScenarioError::Unknown { name, source }
+            })?,
+        };
+        Self::parse(name, &text)
+    }
+
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// If it makes no sense.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text).map_err(|source| ScenarioError::Malformed {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        match scenario.problem() {
+            None => Ok(scenario),
+            Some(problem) => Err(ScenarioError::Impossible {
+                name: name.to_owned(),
+                problem,
+            }),
+        }
+    }
+
+    /// Makes it as large as that; a crowd grows with it.
+    #[must_use]
+    pub fn with_peers(mut self, peers: u32) -> Self {
+        if let Some(flash) = &mut self.arrivals.flash {
+            let scaled = u64::from(flash.peers) * u64::from(peers) / u64::from(self.peers.max(1));
+            flash.peers = u32::try_from(scaled).unwrap_or(u32::MAX).max(1);
+        }
+        self.peers = peers;
+        self
+    }
+
+    /// How many roots are wanted in each tree.
+    pub fn target_roots(&self) -> u32 {
+        let wanted = u64::from(self.peers) * u64::from(self.channel.target_roots_per_million);
+        u32::try_from(wanted / 1_000_000).unwrap_or(u32::MAX).max(1)
+    }
+
+    fn problem(&self) -> Option<String> {
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        let all: f64 = self.groups.iter().map(|group| group.share).sum();
+        let tracks: f64 = self.channel.tracks.iter().map(|track| track.share).sum();
+        let rules = [
+            (self.peers > 0, "peers must not be 0"),
+            (self.seconds > 0, "seconds must not be 0"),
+            (
+                (all - 1.0).abs() < 1e-6,
+                "the groups' shares must add up to 1",
+            ),
+            (
+                (tracks - 1.0).abs() < 1e-6,
+                "the tracks' shares must add up to 1",
+            ),
+            (self.channel.tracks.len() <= 8, "more than 8 tracks"),
+            (
+                self.past_seconds <= 1_000_000,
+                "past_seconds must not exceed 1,000,000",
+            ),
+            (self.network.regions > 0, "there must be a region"),
+            (self.network.providers > 0, "there must be a provider"),
+            (
+                share(self.nat.port_restricted + self.nat.symmetric + self.nat.no_udp),
+                "the NAT classes' shares must not exceed 1",
+            ),
+        ];
+        let broken = rules.iter().find(|(holds, _)| !holds);
+        let group = |group: &Group| {
+            let shapes = [&group.session.shape, &group.upload.shape];
+            let shape = shapes.into_iter().find_map(Shape::problem);
+            let shares = [
+                group.consumers,
+                group.usable,
+                group.metered,
+                group.on_battery,
+            ];
+            let shares =
+                (!shares.into_iter().all(share)).then_some("a share must lie within 0 and 1");
+            let ends = group.relays_per_million > 0 || group.session.shape.mean().is_finite();
+            let ends = (!ends).then_some("viewers must leave some time");
+            let problem = shape.or(shares).or(ends)?;
+            Some(format!("group {}: {problem}", group.name))
+        };
+        let broken = broken.map(|(_, problem)| (*problem).to_owned());
+        broken.or_else(|| self.groups.iter().find_map(group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_is_one_and_has_its_name() {
+        for name in Scenario::built_in() {
+            let scenario = Scenario::load(name).unwrap();
+            assert_eq!(scenario.name, name);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let text = include_str!("../../scenarios/steady.toml");
+        for (from, to) in [
+            ("share = 1.0", "share = 0.5"),
+            ("peers = 1_000_000", "peers = 0"),
+            ("sigma = 1.5443", "sigma = -1.0"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = Scenario::parse("changed", &text.replace(from, to)).unwrap_err();
+            assert!(matches!(error, ScenarioError::Impossible { .. }), "{error}");
+        }
+        let unknown = text.replace("peers = ", "pears = ");
+        let error = Scenario::parse("changed", &unknown).unwrap_err();
+        assert!(matches!(error, ScenarioError::Malformed { .. }), "{error}");
+        assert!(Scenario::load("no-such-scenario").is_err());
+    }
+
+    #[test]
+    fn a_crowd_grows_with_the_audience() {
+        let flash = Scenario::load("flash").unwrap();
+        let (peers, crowd) = (flash.peers, flash.arrivals.flash.unwrap().peers);
+        let larger = flash.with_peers(peers * 3);
+        assert_eq!(larger.arrivals.flash.unwrap().peers, crowd * 3);
+    }
+}

@@ -1,0 +1,108 @@
+//! Every built-in scenario, small, with the planner's invariants checked on the way; and that a seed is a run.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use espalier_sim::planning::{PlannerRun, Report, Rule, Scenario, Subject};
+
+fn small(name: &str, peers: u32, seconds: u32) -> Scenario {
+    let mut scenario = Scenario::load(name).unwrap().with_peers(peers);
+    scenario.seconds = scenario.seconds.min(seconds);
+    scenario.warm_seconds = scenario.warm_seconds.min(60);
+    scenario.past_seconds = scenario.past_seconds.min(20_000);
+    if let Some(day) = &mut scenario.arrivals.day {
+        day.seconds = seconds;
+    }
+    scenario
+}
+
+fn play(scenario: Scenario, seed: u64, subject: Subject, check_every: Option<u64>) -> Report {
+    let run = PlannerRun {
+        scenario,
+        seed,
+        subject,
+        check_every,
+    };
+    run.play(|_| {}).unwrap()
+}
+
+#[test]
+fn every_scenario_keeps_the_planner_s_invariants() {
+    for name in Scenario::built_in() {
+        let peers = if name == "flash-warm" || !name.starts_with("flash") {
+            300
+        } else {
+            10
+        };
+        let report = play(small(name, peers, 180), 3, Subject::Planner, Some(50));
+        assert_eq!(report.findings, Vec::<String>::new(), "{name}");
+        assert!(report.events.all > 200, "{name}: {:?}", report.events);
+        let ratio = report.ratios.mean_depth.unwrap();
+        assert!(
+            ratio >= 1.0 - 1e-9,
+            "{name}: the mean depth is {ratio} of the least"
+        );
+        // Helpers in trees that they do not watch may feed more than the bound without them; and where NATs
+        // part peers, the planner may count on links that fail in a moment.
+        let bounded = !["abr", "nat-hostile"].contains(&name);
+        let roots = report.ratios.roots.unwrap();
+        assert!(
+            !bounded || roots >= 0.999,
+            "{name}: {roots} of the least roots"
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let subjects = [
+        Subject::Planner,
+        Subject::Yardstick(Rule::Random),
+        Subject::Yardstick(Rule::Rost),
+    ];
+    for subject in subjects {
+        let run = |seed| play(small("steady", 400, 120), seed, subject, None);
+        let (one, again, other) = (run(5), run(5), run(6));
+        assert_eq!(one.without_timings(), again.without_timings());
+        assert_ne!(one.state_hash, other.state_hash);
+    }
+}
+
+#[test]
+fn yardsticks_build_legal_trees_and_are_worse_where_they_should_be() {
+    let run = |rule| {
+        play(
+            small("steady", 2_000, 200),
+            1,
+            Subject::Yardstick(rule),
+            Some(500),
+        )
+    };
+    let (random, shallow) = (run(Rule::Random), run(Rule::MinimumDepth));
+    let rost = run(Rule::Rost);
+    for report in [&random, &shallow, &rost] {
+        assert_eq!(report.findings, Vec::<String>::new(), "{}", report.policy);
+    }
+    assert!(random.averages.mean_depth > shallow.averages.mean_depth);
+    assert!(rost.planned_moves_per_viewer_hour > shallow.planned_moves_per_viewer_hour);
+}
+
+#[test]
+fn a_region_that_vanishes_is_gone_at_once() {
+    let mut scenario = small("region-loss", 2_000, 120);
+    let report = play(scenario.clone(), 2, Subject::Planner, None);
+    let mass = report.mass_event.unwrap();
+    assert!((200..450).contains(&mass.peers), "{mass:?}");
+    assert!(
+        mass.orphan_heads > 0 && mass.edges_at_once + 20 >= mass.orphan_heads,
+        "{mass:?}"
+    );
+    scenario.loss = None;
+    let whole = play(scenario, 2, Subject::Planner, None);
+    assert!(whole.averages.viewers > report.averages.viewers);
+}
+
+#[test]
+fn what_nobody_plans_the_cdn_feeds() {
+    let report = play(small("steady", 500, 60), 1, Subject::Nobody, None);
+    assert!((report.averages.roots - report.averages.viewers).abs() < 20.0);
+    assert_eq!(report.stalls_per_viewer_hour, 0.0);
+}
