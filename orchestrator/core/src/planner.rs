@@ -531,4 +531,76 @@ mod tests {
         assert_eq!(moved.len(), 1, "{changes:?}");
         assert_eq!(planner.root_count(TREE), 1);
     }
+
+    /// A small generator; the audience is the same in every run.
+    struct Lots(u64);
+
+    impl Lots {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (self.0 >> 33) % limit
+        }
+    }
+
+    /// An audience that is never at rest: who joins arrives two seconds later, and each second some leave.
+    fn play(seconds: u64, each_second: u64, stay: u64) -> (Planner, Vec<PeerSlot>) {
+        let mut planner = planner();
+        let mut lots = Lots(7);
+        let mut here: Vec<PeerSlot> = Vec::new();
+        let mut to_arrive: Vec<(u64, PeerSlot)> = Vec::new();
+        let mut changes = Vec::new();
+        for second in 1..=seconds {
+            for number in 0..each_second {
+                let upload = [0, 0, 1, 2, 4, 8, 9][usize::try_from(lots.below(7)).unwrap()];
+                let mut newcomer = newcomer(second * 1000 + number, upload * 1_250_000);
+                let locality = &mut newcomer.profile.locality;
+                locality.region = u16::try_from(lots.below(3)).unwrap();
+                locality.lan = lots.below(4000);
+                let slot = planner.join(newcomer, at(second));
+                here.push(slot);
+            }
+            while u64::try_from(here.len()).unwrap() > stay {
+                let gone = usize::try_from(lots.below(stay)).unwrap();
+                let slot = here.swap_remove(gone);
+                to_arrive.retain(|(_, other)| *other != slot);
+                planner.leave(&[slot], at(second));
+            }
+            planner.tick(at(second));
+            changes.clear();
+            planner.take_changes(&mut changes);
+            for change in &changes {
+                to_arrive.retain(|(_, other)| *other != change.peer);
+                if change.source.is_some() {
+                    to_arrive.push((second + 2, change.peer));
+                }
+            }
+            let (due, later) = to_arrive.into_iter().partition(|(when, _)| *when <= second);
+            to_arrive = later;
+            let due: Vec<(u64, PeerSlot)> = due;
+            for (_, slot) in due {
+                planner.arrived(slot, TREE, at(second));
+            }
+            assert_eq!(planner.check(), [], "second {second}");
+        }
+        (planner, here)
+    }
+
+    #[test]
+    fn a_large_audience_that_comes_and_goes_has_legal_and_shallow_trees() {
+        let (planner, here) = play(240, 20, 600);
+        let levels = planner.levels(TREE);
+        let nodes = levels.iter().sum::<u32>();
+        assert_eq!(nodes as usize, here.len());
+        assert!(levels.len() <= 8, "{levels:?}");
+        assert!(planner.root_count(TREE) <= 2, "{levels:?}");
+    }
+
+    #[test]
+    fn the_same_calls_give_the_same_trees() {
+        let hash = || play(60, 20, 400).0.state_hash();
+        assert_eq!(hash(), hash());
+    }
 }

@@ -22,6 +22,9 @@ pub(super) const RESERVED: u8 = 10;
 pub(super) const DISTRUSTED: u8 = 11;
 /// It has no children and can have none, for now or for good.
 pub(super) const LEAF: u8 = 12;
+/// The classes of those that can take a child, the best first: who has children already, then the strong.
+pub(super) const BY_PREFERENCE: [u8; 12] =
+    [INTERIOR, 9, 8, 7, 6, 5, 4, 3, 2, 1, RESERVED, DISTRUSTED];
 const CLASSES: usize = 13;
 /// In no list.
 pub(super) const UNLISTED: u8 = 15;
@@ -162,7 +165,7 @@ impl Index {
         let was_empty = ends.first == Link::NONE;
         let after = match class {
             INTERIOR => None,
-            BENCH..=BENCHES => older(nodes, ends.last, record.born),
+            BENCH..=RESERVED => older(nodes, ends.last, record.born),
             _ => ends.last.get(),
         };
         let before = match after {

@@ -93,6 +93,8 @@ pub(crate) struct Forest {
     /// The nodes as the last entry had them; empty as long as nobody asks.
     decided: Vec<Option<Edge>>,
     near: Near,
+    /// Now, in tenths of a second.
+    today: u32,
     changes: Changes,
     work: Work,
 }
@@ -122,6 +124,7 @@ impl Forest {
             newest_root: (0, Duration::ZERO),
             decided: Vec::new(),
             near: Near::default(),
+            today: 0,
             changes: Changes::default(),
             work: Work::default(),
         }
@@ -129,6 +132,7 @@ impl Forest {
 
     /// Does what is due, whatever the event.
     pub(crate) fn pass_time(&mut self, now: Duration) {
+        self.today = nodes::tenths(now);
         self.expire(now);
         self.give_up(now);
     }

@@ -10,8 +10,9 @@
 use core::time::Duration;
 
 use super::Forest;
-use super::index::{DISTRUSTED, INTERIOR, OPEN};
-use super::node::{Flags, NodeRef, Place};
+use super::index::{BY_PREFERENCE, OPEN};
+use super::node::{Flags, Node, NodeRef, Place};
+use crate::events::PeerRole;
 
 /// Candidates that one search looks at.
 const MOST_EXAMINED: u32 = 64;
@@ -47,8 +48,7 @@ impl Forest {
             self.work.examined += MOST_EXAMINED - search.left;
             return Some(found);
         }
-        let leaf_for_good = record.flags.has(Flags::CONSUMER) && record.children == 0;
-        let found = if leaf_for_good {
+        let found = if self.goes_deep(record) {
             self.deep_first(&mut search)
         } else {
             None
@@ -76,6 +76,17 @@ impl Forest {
             self.legal(*node, search.node)
         });
         legal.min_by_key(|node| (self.node(*node).depth, *node))
+    }
+
+    /// Whether the slots above are for others: it will have no children, or few in an audience that has many
+    /// stronger ones.
+    fn goes_deep(&self, node: &Node) -> bool {
+        const MANY: u32 = 256;
+        if node.children > 0 {
+            return false;
+        }
+        let weak = u32::from(node.capacity) * 4 <= self.policy.max_children(PeerRole::Contributor);
+        node.flags.has(Flags::CONSUMER) || (weak && self.tree(node.tree).members >= MANY)
     }
 
     fn shallow_first(&self, search: &mut Search) -> Option<NodeRef> {
@@ -133,11 +144,11 @@ impl Forest {
                 .iter()
                 .flat_map(|group| regions().map(move |region| region + group))
         };
-        let mut present = areas().fold(0, |all, area| all | index.classes(area, depth)) & OPEN;
-        while present != 0 {
-            let class = u8::try_from(present.trailing_zeros()).unwrap_or(INTERIOR);
-            present &= present - 1;
-            debug_assert!(class <= DISTRUSTED, "only open classes are looked at");
+        let present = areas().fold(0, |all, area| all | index.classes(area, depth)) & OPEN;
+        for class in BY_PREFERENCE {
+            if present & 1 << class == 0 {
+                continue;
+            }
             for area in areas() {
                 let mut at = index.first(area, depth, class);
                 while let Some(candidate) = at {
@@ -214,7 +225,7 @@ impl Forest {
 
     /// Whether the node's way to the CDN is whole and does not lead through `child`, over the edges
     /// that moves are leaving too.
-    fn is_clear_of(&self, node: NodeRef, child: NodeRef) -> bool {
+    pub(super) fn is_clear_of(&self, node: NodeRef, child: NodeRef) -> bool {
         let below = self.node(child);
         if below.carried() == 0 {
             return node != child;

@@ -84,7 +84,7 @@ impl Forest {
     fn orphan_children(&mut self, node: NodeRef) -> (Vec<NodeRef>, Option<NodeRef>) {
         let record = self.node(node);
         let successor = match record.successor.get() {
-            None if record.children > 0 => self.find_successor(node),
+            None if record.children > 0 => self.find_successor(node, true),
             appointed => appointed,
         };
         let mut orphans: Vec<_> = self.children(node).collect();
@@ -111,7 +111,9 @@ impl Forest {
         if record.depth() <= depth {
             return true;
         }
-        let roots = self.tree(record.tree).root_count();
+        let tree = record.tree;
+        let roots = self.tree(tree).root_count();
+        self.spend(tree, 1);
         match place {
             Place::Cdn if roots < self.policy.target_roots() => {
                 self.move_to(successor, Place::Cdn, false, now);

@@ -6,13 +6,17 @@
 //! few per event; until then their children's standby is the CDN.
 
 use super::Forest;
-use super::index::{BENCH, BENCHES, INTERIOR, bench_of};
+use super::index::{BENCHES, INTERIOR, RESERVED, bench_of};
 use super::node::{Flags, Link, NodeRef};
 
 /// Candidates that one search looks at.
 const MOST_EXAMINED: u32 = 32;
+/// Of each list of the bench, which is ordered by age.
+const FIRST_OF_EACH: usize = 2;
 /// Interior nodes that one event tries to protect.
 const MOST_PROTECTED: usize = 4;
+/// Events that a search waits for at the most after others have found nobody.
+const LONGEST_PAUSE: u32 = 256;
 
 impl Forest {
     /// Frees what the node's successor has reserved for it.
@@ -104,12 +108,13 @@ impl Forest {
     }
 
     fn protect_in(&mut self, tree: u8) {
-        let mut tried = 0;
-        let waiting = self.tree(tree).unprotected.len();
-        for _ in 0..waiting.min(2 * MOST_PROTECTED) {
-            if tried == MOST_PROTECTED {
-                return;
-            }
+        let record = self.tree_mut(tree);
+        if record.bare == 0 || record.protect_in > 0 {
+            record.protect_in = record.protect_in.saturating_sub(1);
+            return;
+        }
+        let waiting = record.unprotected.len();
+        for _ in 0..waiting.min(MOST_PROTECTED) {
             let Some(node) = self.tree_mut(tree).unprotected.pop_front() else {
                 return;
             };
@@ -117,8 +122,17 @@ impl Forest {
             if record.tree != tree || !record.flags.has(Flags::UNPROTECTED) {
                 continue;
             }
-            tried += 1;
-            match self.find_successor(node) {
+            let found = self.find_successor(node, false);
+            let record = self.tree_mut(tree);
+            // Where nobody has been found for one there is hardly anybody for the next.
+            record.protect_pause = match found {
+                Some(_) => 0,
+                None => (2 * record.protect_pause + 1)
+                    .min(LONGEST_PAUSE)
+                    .min(record.members / 64),
+            };
+            record.protect_in = record.protect_pause;
+            match found {
                 Some(successor) => self.appoint(node, successor),
                 None => self.tree_mut(tree).unprotected.push_back(node),
             }
@@ -148,10 +162,17 @@ impl Forest {
 
     /// Whether `successor` may take over all of the node's children.
     pub(super) fn succeeds(&self, successor: NodeRef, node: NodeRef) -> bool {
+        let need = u32::from(self.node(node).children);
+        self.node(successor).free() >= need && self.could_succeed(successor, node)
+    }
+
+    /// The same, at the price of what is reserved at it.
+    fn could_succeed(&self, successor: NodeRef, node: NodeRef) -> bool {
         let record = self.node(node);
         let after = self.node(successor);
+        let room = u32::from(after.capacity).saturating_sub(after.carried());
         after.serves()
-            && after.free() >= u32::from(record.children)
+            && room >= u32::from(record.children)
             && record.children > 0
             && !self.is_within(successor, node)
             && self
@@ -159,56 +180,120 @@ impl Forest {
                 .all(|child| self.node(child).peer != after.peer && self.may_meet(child, successor))
     }
 
-    /// Looks at the bench, the strongest and oldest first, then at the deepest interior nodes with room: the
-    /// shallow ones are the next newcomers' parents. Prefers one that does not depend on the node's own
-    /// parent, so that it survives both.
-    pub(super) fn find_successor(&mut self, node: NodeRef) -> Option<NodeRef> {
+    /// Looks at the bench, then at interior nodes with room, the deepest first: the shallow ones are the next
+    /// newcomers' parents. Of the bench it takes who is strongest and has been there longest, and prefers one
+    /// that does not depend on the node's own parent, so that it survives both. At the price of others'
+    /// reservations it finds one where all of the bench is reserved.
+    pub(super) fn find_successor(&mut self, node: NodeRef, at_a_price: bool) -> Option<NodeRef> {
         let record = self.node(node);
-        let (parent, tree) = (record.parent(), record.tree);
-        let need = record.children;
+        let (tree, need) = (record.tree, record.children);
         let own = record.area() & !1;
-        let index = &self.tree(tree).index;
-        let mut examined = 0;
-        let mut second = None;
-        'areas: for near in [true, false] {
-            for area in 0..index.area_count() {
-                if (area & !1 == own) != near {
-                    continue;
-                }
-                for class in (bench_of(need)..=BENCHES).chain([INTERIOR]) {
-                    let mut deepest = self.tree(tree).deepest();
-                    while deepest > 0 {
-                        let depth = deepest;
-                        deepest -= 1;
-                        if index.classes(area, depth) & 1 << class == 0 {
-                            continue;
-                        }
-                        let mut at = index.first(area, depth, class);
-                        while let Some(candidate) = at {
-                            at = self.node(candidate).next_listed.get();
-                            examined += 1;
-                            if self.succeeds(candidate, node) {
-                                let entangled =
-                                    parent.is_some_and(|parent| self.is_within(candidate, parent));
-                                if !entangled {
-                                    self.work.examined += examined;
-                                    return Some(candidate);
-                                }
-                                second = second.or(Some(candidate));
+        let mut search = Heirs {
+            node,
+            parent: record.parent(),
+            examined: 0,
+            at_a_price,
+        };
+        let price = at_a_price.then_some(RESERVED);
+        let mut found = None;
+        for near in [true, false] {
+            let areas = 0..self.tree(tree).index.area_count();
+            let areas: Areas = areas.filter(|area| (area & !1 == own) == near).collect();
+            found = found.or_else(|| self.best_of_bench(&mut search, &areas, bench_of(need)));
+            for class in [INTERIOR].into_iter().chain(price) {
+                found = found.or_else(|| self.deepest_of(&mut search, &areas, class));
+            }
+            if found.is_some() {
+                break;
+            }
+        }
+        self.work.examined += search.examined;
+        found
+    }
+
+    /// The one with the best rank of the first of each list of the bench.
+    fn best_of_bench(&self, search: &mut Heirs, areas: &[u8], least: u8) -> Option<NodeRef> {
+        let tree = self.tree_of(search.node);
+        let mut best: Option<(bool, u64, NodeRef)> = None;
+        for depth in (1..=tree.deepest()).rev() {
+            for area in areas {
+                let present = tree.index.classes(*area, depth);
+                for class in (least..=BENCHES).filter(|class| present & 1 << class != 0) {
+                    if search.examined >= MOST_EXAMINED {
+                        break;
+                    }
+                    let first = tree.index.first(*area, depth, class);
+                    let next = |node: &NodeRef| self.node(*node).next_listed.get();
+                    for candidate in core::iter::successors(first, next).take(FIRST_OF_EACH) {
+                        search.examined += 1;
+                        let rank = self.rank_as_heir(candidate);
+                        let better =
+                            |(entangled, found, _): (bool, u64, NodeRef)| entangled || rank > found;
+                        if best.is_none_or(better) && self.succeeds(candidate, search.node) {
+                            let entangled = search
+                                .parent
+                                .is_some_and(|parent| self.is_within(candidate, parent));
+                            if !entangled
+                                || best.is_none_or(|(other, found, _)| other && rank > found)
+                            {
+                                best = Some((entangled, rank, candidate));
                             }
-                            if examined >= MOST_EXAMINED {
-                                break 'areas;
-                            }
-                            // The oldest few of each list are enough.
-                            if class >= BENCH && examined % 4 == 0 {
-                                break;
-                            }
+                            break;
                         }
                     }
                 }
             }
         }
-        self.work.examined += examined;
-        second
+        best.map(|(_, _, node)| node)
     }
+
+    /// Who is strong and has been there for long has much below it and stays: capacity times age squared.
+    fn rank_as_heir(&self, node: NodeRef) -> u64 {
+        let record = self.node(node);
+        let age = u64::from(self.today.saturating_sub(record.born)) / 10 + 1;
+        age.saturating_mul(age)
+            .saturating_mul(u64::from(record.capacity.min(16)))
+    }
+
+    /// The first that fits of the deepest of a class.
+    fn deepest_of(&self, search: &mut Heirs, areas: &[u8], class: u8) -> Option<NodeRef> {
+        let tree = self.tree_of(search.node);
+        let mut entangled = None;
+        for depth in (1..=tree.deepest()).rev() {
+            for area in areas {
+                let first = tree.index.first(*area, depth, class);
+                let next = |node: &NodeRef| self.node(*node).next_listed.get();
+                for candidate in core::iter::successors(first, next).take(2 * FIRST_OF_EACH) {
+                    if search.examined >= 2 * MOST_EXAMINED {
+                        return entangled;
+                    }
+                    search.examined += 1;
+                    let fits = match search.at_a_price {
+                        true => self.could_succeed(candidate, search.node),
+                        false => self.succeeds(candidate, search.node),
+                    };
+                    if !fits {
+                        continue;
+                    }
+                    let hangs_on = |parent| self.is_within(candidate, parent);
+                    if !search.parent.is_some_and(hangs_on) {
+                        return Some(candidate);
+                    }
+                    entangled = entangled.or(Some(candidate));
+                }
+            }
+        }
+        entangled
+    }
+}
+
+/// Areas of one tree; most have one or two, and none many.
+type Areas = Vec<u8>;
+
+/// A search for who takes over.
+struct Heirs {
+    node: NodeRef,
+    parent: Option<NodeRef>,
+    examined: u32,
+    at_a_price: bool,
 }

@@ -42,7 +42,17 @@ pub(crate) struct Tree {
     /// When somebody was last moved for the tree's sake, and when somebody last lost its source.
     pub(super) improved: Duration,
     pub(super) shaken: Duration,
+    /// Planned moves that may be made, in millionths, and up to when they are counted.
+    pub(super) credit: i64,
     pub(super) credited: Duration,
+    /// How many events the next search for a successor waits for, and waited for last time.
+    pub(super) protect_in: u32,
+    pub(super) protect_pause: u32,
+    /// What is tried next for the tree's sake, and below which root.
+    pub(super) turn: u32,
+    pub(super) sample_cursor: Link,
+    /// The most members that there have been of late: growth earns moves too.
+    pub(super) peak: u32,
     pub(super) alarmed: bool,
 }
 
@@ -65,7 +75,13 @@ impl Tree {
             bare: 0,
             improved: Duration::ZERO,
             shaken: Duration::ZERO,
+            credit: 0,
             credited: Duration::ZERO,
+            protect_in: 0,
+            protect_pause: 0,
+            turn: 0,
+            sample_cursor: Link::NONE,
+            peak: 0,
             alarmed: false,
         }
     }
@@ -178,8 +194,10 @@ impl Forest {
         if *oldest == Link::to(node) {
             *oldest = previous;
         }
-        if tree.demote_cursor == Link::to(node) {
-            tree.demote_cursor = next;
+        for cursor in [&mut tree.demote_cursor, &mut tree.sample_cursor] {
+            if *cursor == Link::to(node) {
+                *cursor = next;
+            }
         }
     }
 
