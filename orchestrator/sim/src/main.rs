@@ -23,7 +23,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  espalier-sim run steady --report steady.json
+  espalier-sim run steady --report steady.json --plots plots
   espalier-sim run region-loss --peers 100000 --compare
   espalier-sim cluster --seeds 1..500
   espalier-sim cluster --seeds 1..1000000 --minutes 10 --jobs 2 --report soak.json

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use espalier_sim::planning::{PlannerRun, Report, Rule, Scenario, Subject};
+use espalier_sim::planning::{PlannerRun, Report, Rule, Scenario, Subject, draw};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// What to play.
@@ -28,6 +28,9 @@ pub(crate) struct RunArguments {
     /// Seconds of coming and going before that, instead of the scenario's
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     warm_seconds: Option<u32>,
+    /// Into how many stripes each track is cut, instead of the scenario's
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    stripes: Option<u8>,
     /// Play random, minimum-depth and ROST trees over the same seed too
     #[arg(long)]
     compare: bool,
@@ -40,6 +43,9 @@ pub(crate) struct RunArguments {
     /// Write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
+    /// Draw plots into this directory, as SVG and PNG
+    #[arg(long)]
+    plots: Option<PathBuf>,
 }
 
 /// Plays, and returns whether everything was sound; `say` prints a line.
@@ -69,6 +75,7 @@ fn play(
     }
     scenario.seconds = arguments.seconds.unwrap_or(scenario.seconds);
     scenario.warm_seconds = arguments.warm_seconds.unwrap_or(scenario.warm_seconds);
+    scenario.channel.stripes = arguments.stripes.unwrap_or(scenario.channel.stripes);
     let mut reports = Vec::new();
     for subject in subjects(arguments, &scenario) {
         let run = PlannerRun {
@@ -84,6 +91,9 @@ fn play(
     if let Some(file) = &arguments.report {
         std::fs::write(file, json(&reports)?)?;
     }
+    if let Some(directory) = &arguments.plots {
+        draw(&reports, directory)?;
+    }
     Ok(reports.iter().all(|report| report.findings.is_empty()))
 }
 
@@ -93,7 +103,7 @@ fn subjects(arguments: &RunArguments, scenario: &Scenario) -> Vec<Subject> {
     }
     let mut subjects = vec![Subject::Planner];
     // The yardsticks know one tree.
-    if arguments.compare && scenario.channel.tracks.len() == 1 {
+    if arguments.compare && scenario.is_one_tree() {
         let rules = [Rule::Random, Rule::MinimumDepth, Rule::Rost];
         subjects.extend(rules.map(Subject::Yardstick));
     }
@@ -170,8 +180,9 @@ fn summary(report: &Report) -> Vec<String> {
             report.latency.p50_ms, report.latency.p99_ms
         ),
         format!(
-            "  {:.0} events/s ({:.0} ns planner, {:.0} ns simulator each); join p99 {:.2} us, leave p99 {:.2} us, worst {:.1} us; {} B a place",
+            "  {:.0} events/s, {:.0} of processor time ({:.0} ns planner, {:.0} ns simulator each); join p99 {:.2} us, leave p99 {:.2} us, worst {:.1} us; {} B a place",
             report.events_per_second,
+            speed.events_per_processor_second.unwrap_or(f64::NAN),
             speed.planner_ns_per_event,
             speed.simulator_ns_per_event,
             report.join_p99_us,

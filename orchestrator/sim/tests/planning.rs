@@ -101,6 +101,30 @@ fn a_region_that_vanishes_is_gone_at_once() {
 }
 
 #[test]
+fn stripes_make_more_of_the_same_uplinks() {
+    let mut scenario = small("free-riders", 1_000, 60);
+    let one = play(scenario.clone(), 1, Subject::Planner, Some(500));
+    scenario.channel.stripes = 4;
+    let four = play(scenario, 1, Subject::Planner, Some(500));
+    for report in [&one, &four] {
+        assert_eq!(report.findings, Vec::<String>::new());
+        assert!(
+            report
+                .ratios
+                .mean_depth
+                .is_some_and(|ratio| ratio >= 1.0 - 1e-9)
+        );
+    }
+    // What is left of an uplink after whole slots feeds somebody.
+    assert!(
+        four.averages.offload > one.averages.offload,
+        "{:?} {:?}",
+        four.averages,
+        one.averages
+    );
+}
+
+#[test]
 fn what_nobody_plans_the_cdn_feeds() {
     let report = play(small("steady", 500, 60), 1, Subject::Nobody, None);
     assert!((report.averages.roots - report.averages.viewers).abs() < 20.0);

@@ -166,10 +166,7 @@ fn early(scenario: &Scenario, audience: &mut Audience, begin: u32) -> Vec<Early>
         let dice = audience.dice();
         let at = unit(dice);
         let group = up_to.partition_point(|sum| *sum < at).min(groups.len() - 1);
-        let mut life = groups[group].session.shape.draw_ongoing(dice, past);
-        if scenario.fresh {
-            life.age = past * unit(dice);
-        }
+        let life = groups[group].session.shape.draw_ongoing(dice, past);
         // The few who would be older come in the first hours.
         let age = if life.age < past {
             life.age

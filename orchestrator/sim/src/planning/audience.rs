@@ -18,6 +18,30 @@ pub(crate) const MOST_SLOTS: usize = 512;
 /// A time that no run reaches.
 pub(crate) const NEVER: u32 = u32::MAX;
 
+/// The place of a peer in a tree, as the network has it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// [`NOWHERE`], [`CDN`] or a slot.
+    pub(crate) source: u32,
+    /// Tells the latest change of the source from earlier ones.
+    pub(crate) token: u32,
+    /// Data flow from another peer.
+    pub(crate) fed: bool,
+}
+
+pub(crate) const NOWHERE: u32 = u32::MAX;
+pub(crate) const CDN: u32 = u32::MAX - 1;
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            source: NOWHERE,
+            token: 0,
+            fed: false,
+        }
+    }
+}
+
 /// One viewer or relay, as it really is: one line of the cache.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
@@ -40,6 +64,8 @@ pub(crate) struct Viewer {
     pub(crate) full_for: u8,
     pub(crate) relay: bool,
     pub(crate) here: bool,
+    /// Its place in the first tree: with one tree, all that an event needs is in one line.
+    first: Place,
 }
 
 impl Viewer {
@@ -64,17 +90,20 @@ pub(crate) struct Audience {
     /// Of those who come, up to and with each group.
     arrivals: Vec<f64>,
     tracks: Vec<TrackName>,
-    /// Kbit/s of one child of each track.
+    /// Kbit/s of one child of a stripe of each track.
     pub(crate) costs_kbps: Vec<u32>,
     track_shares: Vec<f64>,
     most: (u32, u32),
     error: f64,
     geography: Geography,
     viewers: Vec<Viewer>,
+    /// The places in the other trees.
+    others: Vec<Place>,
+    trees: usize,
     ids: u64,
     seed: u64,
     dice: Dice,
-    /// For each track, how many of its viewers have how many slots in it.
+    /// For each track, how many of its viewers have how many slots in it; a slot is a stripe's.
     pub(crate) capacities: Vec<Vec<u32>>,
     /// For each NAT class (open, port-restricted, symmetric, without UDP): viewers and slots.
     pub(crate) by_nat: [(u32, u64); 4],
@@ -100,10 +129,12 @@ impl Audience {
         let track_shares: Vec<f64> = shares.collect();
         let channel = &scenario.channel;
         let costs = channel.tracks.iter().map(|track| {
-            let bps = track.rate_bps * u64::from(channel.overhead_permille) / 1000;
+            let rate = track.rate_bps.div_ceil(u64::from(channel.stripes));
+            let bps = rate * u64::from(channel.overhead_permille) / 1000;
             u32::try_from(bps / 1000).unwrap_or(u32::MAX).max(1)
         });
         let costs_kbps: Vec<u32> = costs.collect();
+        let relay_children = channel.max_relay_children.unwrap_or(channel.max_children);
         let tracks = channel
             .tracks
             .iter()
@@ -115,13 +146,15 @@ impl Audience {
             costs_kbps,
             track_shares,
             most: (
-                channel.max_children,
-                channel.max_relay_children.unwrap_or(channel.max_children),
+                u32::from(channel.stripes) * channel.max_children,
+                u32::from(channel.stripes) * relay_children,
             ),
             error: scenario.wrong_capacity.map_or(0.0, |wrong| wrong.error),
             groups: scenario.groups.clone(),
             geography,
             viewers: Vec::new(),
+            others: Vec::new(),
+            trees: scenario.channel.tracks.len() * usize::from(scenario.channel.stripes),
             ids: 0,
             seed: dice.stream("ids", 0).next(),
             dice: dice.stream("audience", 0),
@@ -140,6 +173,20 @@ impl Audience {
 
     pub(crate) fn viewer_mut(&mut self, slot: PeerSlot) -> &mut Viewer {
         &mut self.viewers[slot.0 as usize]
+    }
+
+    pub(crate) fn place(&self, slot: PeerSlot, tree: u8) -> &Place {
+        if tree == 0 {
+            return &self.viewer(slot).first;
+        }
+        &self.others[slot.0 as usize * (self.trees - 1) + usize::from(tree) - 1]
+    }
+
+    pub(crate) fn place_mut(&mut self, slot: PeerSlot, tree: u8) -> &mut Place {
+        if tree == 0 {
+            return &mut self.viewer_mut(slot).first;
+        }
+        &mut self.others[slot.0 as usize * (self.trees - 1) + usize::from(tree) - 1]
     }
 
     /// Walks through everyone who is there and has not vanished.
@@ -261,6 +308,7 @@ impl Audience {
             full_for: 0,
             relay: drawn.relay,
             here: true,
+            first: Place::default(),
         };
         let newcomer = Newcomer {
             id: PeerId(mix(self.seed.wrapping_add(self.ids))),
@@ -277,8 +325,11 @@ impl Audience {
         let index = slot.0 as usize;
         if index >= self.viewers.len() {
             self.viewers.resize(index + 1, Viewer::default());
+            let others = (index + 1) * (self.trees - 1);
+            self.others.resize(others, Place::default());
         }
-        self.viewers[index] = viewer;
+        let first = self.viewers[index].first;
+        self.viewers[index] = Viewer { first, ..viewer };
         self.count(&viewer, true);
     }
 
@@ -297,6 +348,13 @@ impl Audience {
         self.viewer_mut(slot).track = track;
         let after = *self.viewer(slot);
         self.count(&after, true);
+    }
+
+    /// What the peer's uplink carries, what is not offered included.
+    pub(crate) fn real_uplink_kbps(&self, slot: PeerSlot) -> f64 {
+        let viewer = self.viewer(slot);
+        let usable = self.groups[usize::from(viewer.group)].usable;
+        f64::from(viewer.uplink_kbps.max(1)) / usable.max(0.01)
     }
 
     /// The children of its own track that the viewer can really have.

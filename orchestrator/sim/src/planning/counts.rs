@@ -1,4 +1,4 @@
-//! What is counted while it is measured.
+//! What is counted while it is measured, and what there is at the moment.
 
 /// Since the measurement began.
 #[derive(Debug, Clone, Default)]
@@ -25,4 +25,7 @@ pub(crate) struct Counts {
     /// Parents with more children than they can carry, each second of it.
     pub(crate) overloaded_seconds: u64,
     pub(crate) most_work: u32,
+    /// Places in trees at the moment, and those whose data come from another peer.
+    pub(crate) places: u64,
+    pub(crate) fed: u64,
 }

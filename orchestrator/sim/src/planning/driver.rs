@@ -6,7 +6,7 @@
 //!  measured   the same
 //! ```
 //!
-//! So when the past is over the ages are those of the steady state, unless the scenario says otherwise. Nobody says goodbye: who goes falls silent, and the
+//! So when the past is over the ages are those of the steady state. Nobody says goodbye: who goes falls silent, and the
 //! planner hears of it after the detection time.
 //!
 //! Invariant: the same scenario and seed are the same calls of the planner at the same times.
@@ -17,7 +17,7 @@ use espalier_orchestrator_core::TrackIndex;
 use espalier_orchestrator_core::planner::{EdgeChange, PeerSlot, SourceSlot, TreeId};
 
 use super::arrivals::Arriving;
-use super::audience::{Audience, Drawn, NEVER, milliseconds};
+use super::audience::{Audience, CDN, Drawn, NEVER, NOWHERE, Place, milliseconds};
 use super::calendar::Calendar;
 use super::counts::Counts;
 use super::delivery::Delivery;
@@ -26,23 +26,11 @@ use super::network::Geography;
 use super::overlay::Overlay;
 use super::samples::Samples;
 use super::scenario::Scenario;
-use super::stopwatch::{Kind, Stopwatch};
+use super::stopwatch::{Kind, Stopwatch, processor_seconds};
 use crate::dice::Dice;
 
 /// Above this audience only every eighth who goes has the viewers below it counted.
 const LARGE: u32 = 200_000;
-
-/// The place of a peer in a tree, as the network has it.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    /// [`NOWHERE`], [`CDN`] or a slot.
-    source: u32,
-    /// Tells the latest change of the source from earlier ones.
-    token: u32,
-}
-
-const NOWHERE: u32 = u32::MAX;
-const CDN: u32 = u32::MAX - 1;
 
 /// Something that will happen.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +69,6 @@ pub(crate) struct Driver<O> {
     delivery: Delivery,
     calendar: Calendar<Event>,
     arriving: Arriving,
-    places: Vec<Place>,
     changes: Vec<EdgeChange>,
     orphans: Vec<Orphan>,
     below: Vec<PeerSlot>,
@@ -96,6 +83,8 @@ pub(crate) struct Driver<O> {
     pub(crate) findings: Vec<String>,
     observing: Duration,
     pub(crate) wall: Duration,
+    /// What the measured part had of a processor, where the system says.
+    pub(crate) processor: Option<f64>,
 }
 
 impl<O: Overlay> Driver<O> {
@@ -104,9 +93,11 @@ impl<O: Overlay> Driver<O> {
         let geography = Geography::new(&scenario.network, &scenario.nat);
         let mut audience = Audience::new(scenario, geography, &dice);
         let trees: Vec<_> = (0..scenario.channel.tracks.len())
-            .map(|track| TreeId {
-                track: TrackIndex(u32::try_from(track).unwrap_or(0)),
-                stripe: 0,
+            .flat_map(|track| {
+                (0..scenario.channel.stripes).map(move |stripe| TreeId {
+                    track: TrackIndex(u32::try_from(track).unwrap_or(0)),
+                    stripe,
+                })
             })
             .collect();
         let past = scenario.past_seconds * 1000;
@@ -124,7 +115,6 @@ impl<O: Overlay> Driver<O> {
             counts: Counts::default(),
             calendar: Calendar::new(),
             arriving,
-            places: Vec::new(),
             changes: Vec::new(),
             orphans: Vec::new(),
             below: Vec::new(),
@@ -137,6 +127,7 @@ impl<O: Overlay> Driver<O> {
             findings: Vec::new(),
             observing: Duration::ZERO,
             wall: Duration::ZERO,
+            processor: None,
         }
     }
 
@@ -161,7 +152,7 @@ impl<O: Overlay> Driver<O> {
             progress(f64::from(pause) / f64::from(end) * 0.5);
         }
         self.begin_measuring();
-        let started = Instant::now();
+        let (started, had) = (Instant::now(), processor_seconds());
         while self.now < end {
             let pause = self.samples.next_at().min(end);
             self.run_until(pause);
@@ -169,6 +160,10 @@ impl<O: Overlay> Driver<O> {
             let passed = f64::from(pause - self.zero) / f64::from(end - self.zero);
             progress(0.5 + passed / 2.0);
         }
+        let had = processor_seconds()
+            .zip(had)
+            .map(|(after, before)| after - before);
+        self.processor = had.map(|had| had - self.observing.as_secs_f64());
         self.wall = started.elapsed().saturating_sub(self.observing);
         self.check();
     }
@@ -186,7 +181,11 @@ impl<O: Overlay> Driver<O> {
 
     fn begin_measuring(&mut self) {
         self.stopwatch.reset();
-        self.counts = Counts::default();
+        self.counts = Counts {
+            places: self.counts.places,
+            fed: self.counts.fed,
+            ..Counts::default()
+        };
         self.observing = Duration::ZERO;
     }
 
@@ -271,14 +270,6 @@ impl<O: Overlay> Driver<O> {
         self.delivery.forget(slot);
         self.samples
             .came(self.audience.capacity(&viewer), slot, &viewer);
-        let places = self.audience.slots() as usize * self.trees.len();
-        if places > self.places.len() {
-            let empty = Place {
-                source: NOWHERE,
-                token: 0,
-            };
-            self.places.resize(places, empty);
-        }
         if viewer.dies != NEVER {
             let heard = viewer
                 .dies
@@ -392,7 +383,7 @@ impl<O: Overlay> Driver<O> {
     }
 
     fn arrive(&mut self, slot: PeerSlot, tree: u8, token: u32) {
-        let place = self.places[self.place_of(slot, tree)];
+        let place = *self.audience.place(slot, tree);
         if place.token != token || !self.audience.viewer(slot).lives(self.now) {
             return;
         }
@@ -409,13 +400,10 @@ impl<O: Overlay> Driver<O> {
             self.stopwatch
                 .measure(Kind::Arrival, || overlay.arrived(slot, id, now));
             self.counts.arrivals += 1;
+            self.feed(slot, tree, place.source != CDN);
         }
         self.worked();
         self.apply(false);
-    }
-
-    fn place_of(&self, slot: PeerSlot, tree: u8) -> usize {
-        slot.0 as usize * self.trees.len() + usize::from(tree)
     }
 
     /// Takes in which edges have changed. `bereaved`: some because their source had gone.
@@ -434,8 +422,11 @@ impl<O: Overlay> Driver<O> {
             return;
         };
         let tree = u8::try_from(tree).unwrap_or(0);
-        let at = self.place_of(change.peer, tree);
-        let before = self.places[at].source;
+        let Place {
+            source: before,
+            token,
+            fed,
+        } = *self.audience.place(change.peer, tree);
         let source = match change.source {
             None => NOWHERE,
             Some(SourceSlot::Cdn) => CDN,
@@ -444,8 +435,17 @@ impl<O: Overlay> Driver<O> {
         if before == source {
             return;
         }
-        self.places[at].source = source;
-        self.places[at].token = self.places[at].token.wrapping_add(1);
+        // What is left for another goes on until that one's data come; what has failed does not.
+        self.feed(
+            change.peer,
+            tree,
+            source != NOWHERE && change.planned && fed,
+        );
+        self.counts.places += u64::from(before == NOWHERE);
+        self.counts.places -= u64::from(source == NOWHERE);
+        let token = token.wrapping_add(1);
+        let place = self.audience.place_mut(change.peer, tree);
+        (place.source, place.token) = (source, token);
         self.count_child(before, false);
         self.count_child(source, true);
         if source == NOWHERE {
@@ -455,10 +455,24 @@ impl<O: Overlay> Driver<O> {
         let moves = before != NOWHERE;
         self.counts.planned += u64::from(moves && change.planned);
         self.counts.repairs += u64::from(moves && !change.planned);
-        let delay = self.delay(change, tree, bereaved && moves && !change.planned);
-        let (slot, token) = (change.peer.0, self.places[at].token);
+        let mut delay = self.delay(change, tree, bereaved && moves && !change.planned);
+        // Whoever feeds it, a newcomer has no link to serve over, and no object to serve, before that.
+        delay = delay.max(if moves {
+            0
+        } else {
+            self.scenario.network.setup_ms
+        });
+        let slot = change.peer.0;
         self.calendar
             .add(self.now + delay, Event::Due { slot, tree, token });
+    }
+
+    /// Notes whether the place's data come from another peer.
+    fn feed(&mut self, slot: PeerSlot, tree: u8, fed: bool) {
+        let place = self.audience.place_mut(slot, tree);
+        let before = core::mem::replace(&mut place.fed, fed);
+        self.counts.fed += u64::from(fed);
+        self.counts.fed -= u64::from(before);
     }
 
     fn count_child(&mut self, source: u32, more: bool) {

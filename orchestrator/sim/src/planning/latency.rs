@@ -8,7 +8,7 @@ use espalier_orchestrator_core::planner::{PeerSlot, SourceSlot, TreeId};
 use super::audience::Audience;
 use super::bounds::Depths;
 use super::overlay::Overlay;
-use super::scenario::Network;
+use super::scenario::{Network, Scenario};
 use crate::dice::Dice;
 
 /// Viewers whose latency is computed.
@@ -25,13 +25,14 @@ pub(crate) fn sample(
     dice: &mut Dice,
 ) -> Vec<f64> {
     let slots = u64::from(audience.slots());
+    let stripes = (trees.len() / audience.capacities.len()).max(1);
     let mut latencies = Vec::new();
     let mut siblings = Vec::new();
     for _ in 0..SAMPLED.min(2 * slots) {
         let slot = PeerSlot(u32::try_from(dice.below(slots.max(1))).unwrap_or(0));
         let viewer = audience.viewer(slot);
         if viewer.lives(now) {
-            let tree = trees[usize::from(viewer.track)];
+            let tree = trees[usize::from(viewer.track) * stripes];
             latencies.extend(one(overlay, audience, network, slot, tree, &mut siblings));
         }
     }
@@ -62,7 +63,7 @@ fn one(
                 siblings.clear();
                 overlay.children(parent, tree, siblings);
                 let turn = siblings.iter().take_while(|child| **child != at).count() + 1;
-                let uplink = f64::from(audience.viewer(parent).uplink_kbps.max(1));
+                let uplink = audience.real_uplink_kbps(parent);
                 let turn = u32::try_from(turn).unwrap_or(1);
                 sum += f64::from(turn) * chunk_kbit / uplink * 1000.0;
                 let (one, other) = (audience.viewer(at).spot, audience.viewer(parent).spot);
@@ -74,22 +75,22 @@ fn one(
     None
 }
 
-/// The least that a hop can add with the fastest uplink.
-pub(crate) fn least_hop_ms(network: &Network, fastest_kbps: u32) -> f64 {
-    let chunk_kbit = f64::from(network.chunk_bytes) * 8.0 / 1000.0;
-    let sending = chunk_kbit / f64::from(fastest_kbps.max(1)) * 1000.0;
-    network.near_ms + network.processing_ms + sending
-}
-
-/// The best that the latencies' distribution can be: as many at each depth as can be, each hop the least.
-pub(crate) fn bound(
-    network: &Network,
-    depths: &Depths,
-    viewers: u32,
-    fastest: u32,
-) -> Vec<(f64, f64)> {
+/// What the latencies' distribution would be if as many as can be were at each depth, and each hop near: the
+/// way, the checking, and half of what an uplink needs for a chunk to all children, which is the sold share of
+/// what the stream needs for it. The fan-out cancels.
+pub(crate) fn formula(scenario: &Scenario, depths: &Depths, viewers: u32) -> Vec<(f64, f64)> {
+    let network = &scenario.network;
+    let chunk_bits = f64::from(network.chunk_bytes) * 8.0;
+    let rates = scenario.channel.tracks.iter().map(|track| track.rate_bps);
+    let fastest = u32::try_from(rates.max().unwrap_or(1) / 1000).unwrap_or(u32::MAX);
+    let chunk_ms = chunk_bits / f64::from(fastest.max(1));
+    let sold: f64 = scenario
+        .groups
+        .iter()
+        .map(|group| group.share * group.usable)
+        .sum();
     let first = network.near_ms + network.processing_ms;
-    let hop = least_hop_ms(network, fastest);
+    let hop = first + sold / 2.0 * chunk_ms;
     let all = f64::from(viewers.max(1));
     let levels = (0_u32..).zip(depths.reach.iter().skip(1));
     levels

@@ -27,6 +27,7 @@ mod latency;
 mod losses;
 mod network;
 mod overlay;
+mod plots;
 mod report;
 mod run;
 mod samples;
@@ -36,6 +37,7 @@ mod yardstick;
 
 pub use distribution::{Published, Shape};
 pub use losses::MassEvent;
+pub use plots::{PlotError, draw};
 pub use report::{Averages, Events, Latency, Ratios, Report, Speed};
 pub use run::{PlannerRun, Subject};
 pub use samples::{Crowd, Sample};

@@ -74,8 +74,8 @@ pub struct Speed {
     pub planner_ns_per_event: f64,
     /// The simulator's, with what measuring costs.
     pub simulator_ns_per_event: f64,
-    /// The process's processor time since its start, seconds.
-    pub processor_seconds: Option<f64>,
+    /// Events per second of processor time, where the system says: of one core that nobody else uses.
+    pub events_per_processor_second: Option<f64>,
     /// Resident bytes of the process, all included.
     pub resident_bytes: Option<u64>,
     /// The most work units of an event.
@@ -93,7 +93,7 @@ pub struct Latency {
     pub max_ms: f64,
     /// Latency and the part of the viewers that have at most this.
     pub cdf: Vec<(f64, f64)>,
-    /// The same, as good as it can be.
+    /// The same by the hop formula at the least depths.
     pub least_cdf: Vec<(f64, f64)>,
 }
 
@@ -250,6 +250,7 @@ fn averages<O: Overlay>(driver: &Driver<O>) -> Averages {
     let mean = |sum: f64| sum / f64::max(sums.samples, 1.0);
     let hazard = |sum: f64| sum / f64::max(sums.hazard_samples, 1.0);
     let hourly = |count: f64| count / f64::max(sums.viewer_hours, 1e-9);
+    let stripes = f64::from(driver.scenario.channel.stripes);
     let by_parents = hazard(sums.least_by_parents);
     let hours = f64::from(driver.scenario.seconds) / 3600.0;
     Averages {
@@ -267,7 +268,7 @@ fn averages<O: Overlay>(driver: &Driver<O>) -> Averages {
         least_roots: mean(sums.least_roots),
         least_roots_with_helpers: hazard(sums.least_roots_with_helpers),
         offload: mean(sums.offload),
-        interruptions_per_viewer_hour: hourly(float(counts.interruptions)),
+        interruptions_per_viewer_hour: hourly(float(counts.interruptions)) / stripes,
         least_interruptions_by_parents: by_parents,
         least_interruptions: by_parents + hazard(sums.least_by_others),
         repairs_per_viewer_hour: hourly(float(counts.repairs)),
@@ -289,7 +290,7 @@ fn speed<O: Overlay>(driver: &Driver<O>) -> Speed {
         other: stopwatch.timing(Kind::Other),
         planner_ns_per_event: planner / events,
         simulator_ns_per_event: (all - planner) / events,
-        processor_seconds: stopwatch::processor_seconds(),
+        events_per_processor_second: driver.processor.map(|seconds| events / seconds),
         resident_bytes: stopwatch::resident_bytes(),
         most_work: driver.counts.most_work,
     }
@@ -338,27 +339,19 @@ fn latency_of<O: Overlay>(driver: &Driver<O>, seed: u64) -> Latency {
             .zip(capacities)
             .for_each(|(sum, count)| *sum += count);
     }
-    let roots = driver
+    let roots: u32 = driver
         .trees
         .iter()
         .map(|tree| overlay.root_count(*tree))
         .sum();
-    let depths = bounds::depths(audience.viewers_here, roots, &all);
-    let fastest = audience
-        .living(driver.now)
-        .map(|(_, viewer)| viewer.uplink_kbps)
-        .max();
+    let stripes = u32::from(driver.scenario.channel.stripes);
+    let depths = bounds::depths(audience.viewers_here, roots / stripes, &all);
     Latency {
         p50_ms: at(0.5),
         p99_ms: at(0.99),
         max_ms: sorted.last().copied().unwrap_or(0.0),
         cdf: cdf.collect(),
-        least_cdf: latency::bound(
-            network,
-            &depths,
-            audience.viewers_here,
-            fastest.unwrap_or(1),
-        ),
+        least_cdf: latency::formula(&driver.scenario, &depths, audience.viewers_here),
     }
 }
 

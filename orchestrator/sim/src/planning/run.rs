@@ -81,11 +81,13 @@ impl PlannerRun {
 
     fn policy(&self) -> Result<Policy, PolicyError> {
         let channel = &self.scenario.channel;
+        let children = channel.max_relay_children.unwrap_or(channel.max_children);
         Policy::validate(&PolicyDraft {
             target_roots: Some(self.scenario.target_roots()),
             max_depth: Some(channel.max_depth),
             overhead_permille: Some(channel.overhead_permille),
-            max_children: Some(channel.max_relay_children.unwrap_or(channel.max_children)),
+            max_children: Some(u32::from(channel.stripes) * children),
+            stripes: Some(u32::from(channel.stripes)),
             ..PolicyDraft::default()
         })
     }

@@ -9,6 +9,7 @@ use super::audience::{Audience, Viewer};
 use super::bounds::{self, Hazards};
 use super::counts::Counts;
 use super::overlay::Overlay;
+use super::report::float;
 use super::scenario::Scenario;
 
 /// A moment.
@@ -22,16 +23,19 @@ pub struct Sample {
     pub roots: u32,
     /// The least roots.
     pub least_roots: u32,
+    /// How many take their data from the CDN, planned or not: newcomers whose link is not up yet, and those
+    /// whose source has failed.
+    pub fed_by_cdn: u64,
     /// The mean depth.
     pub mean_depth: f64,
     /// The least mean depth under so many roots.
     pub least_mean_depth: f64,
     /// The greatest depth.
     pub max_depth: u32,
-    /// Of the bytes that the audience receives, how many other peers send.
+    /// Of the places in trees, how many take their data from other peers.
     pub offload: f64,
-    /// Interruptions so far.
-    pub interruptions: u64,
+    /// Interruptions so far; a stripe's is that part of one.
+    pub interruptions: f64,
     /// Planned moves so far.
     pub planned_moves: u64,
     /// Stalls so far.
@@ -62,6 +66,8 @@ pub struct Crowd {
     pub peak_roots: u32,
     /// The most that the slots of the warm made necessary at any time.
     pub least_peak_roots: u32,
+    /// The most that took their data from the CDN at any time, newcomers whose link was not up yet included.
+    pub peak_fed_by_cdn: u64,
     /// Seconds from the crowd's last newcomer until the roots were at most twice what is wanted; none:
     /// they never were.
     pub seconds_to_twice_the_target: Option<f64>,
@@ -76,6 +82,7 @@ pub(crate) struct Samples {
     step: u32,
     next: u32,
     target: u32,
+    stripes: u32,
     /// Every so many samples the hazards are looked at.
     hazards_every: usize,
     crowd_over: Option<u32>,
@@ -103,6 +110,7 @@ impl Samples {
             step,
             next: zero + step,
             target: scenario.target_roots(),
+            stripes: u32::from(scenario.channel.stripes),
             hazards_every: (samples as usize / 24).max(1),
             crowd_over: crowd.map(|flash| zero + (flash.at_seconds + flash.over_seconds) * 1000),
             setup: scenario.network.setup_ms,
@@ -172,21 +180,27 @@ impl Samples {
         let mut sample = Sample {
             seconds: f64::from(now - self.zero) / 1000.0,
             viewers: audience.viewers_here,
-            interruptions: counts.interruptions,
+            interruptions: float(counts.interruptions) / f64::from(self.stripes),
             planned_moves: counts.planned,
             stalls: counts.stalls,
+            fed_by_cdn: counts.places - counts.fed,
             ..Sample::default()
         };
         let (mut depth, mut least_depth, mut members) = (0.0, 0.0, 0.0);
-        let (mut from_cdn, mut received) = (0.0, 0.0);
-        for (track, tree) in trees.iter().enumerate() {
+        for tree in trees {
+            let track = tree.track.0 as usize;
             let capacities = &audience.capacities[track];
             let viewers: u32 = capacities.iter().sum();
             let roots = overlay.root_count(*tree);
             sample.roots += roots;
-            sample.least_roots += bounds::roots(viewers, bounds::slots(capacities), self.target);
+            // In one stripe a peer can have no more children than it has slots for all stripes.
             let bound = bounds::depths(viewers, roots, capacities);
             least_depth += bound.mean * f64::from(viewers);
+            if tree.stripe == 0 {
+                let slots = bounds::slots(capacities);
+                let target = self.target * self.stripes;
+                sample.least_roots += bounds::roots(viewers * self.stripes, slots, target);
+            }
             let levels = overlay.levels(*tree);
             for (depth_of, count) in (0_u32..).zip(&levels) {
                 depth += f64::from(depth_of) * f64::from(*count);
@@ -195,17 +209,17 @@ impl Samples {
                     sample.max_depth = sample.max_depth.max(depth_of);
                 }
             }
-            let cost = f64::from(audience.costs_kbps[track]);
-            from_cdn += f64::from(roots) * cost;
-            received += f64::from(viewers) * cost;
         }
-        if trees.len() == 1 {
-            let least = bounds::roots_behind_nats(&audience.by_nat, self.target);
+        if audience.capacities.len() == 1 {
+            let nats = audience
+                .by_nat
+                .map(|(viewers, slots)| (viewers * self.stripes, slots));
+            let least = bounds::roots_behind_nats(&nats, self.target * self.stripes);
             sample.least_roots = sample.least_roots.max(least);
         }
         sample.mean_depth = depth / f64::max(members, 1.0);
-        sample.least_mean_depth = least_depth / f64::from(sample.viewers.max(1));
-        sample.offload = 1.0 - from_cdn / f64::max(received, 1.0);
+        sample.least_mean_depth = least_depth / f64::from((sample.viewers * self.stripes).max(1));
+        sample.offload = float(counts.fed) / f64::max(float(counts.places), 1.0);
         sample
     }
 
@@ -222,13 +236,15 @@ impl Samples {
             }
         }
         self.warmed = now;
-        let least = bounds::roots(sample.viewers, self.warm_slots, self.target);
+        let (target, places) = (self.target * self.stripes, sample.viewers * self.stripes);
+        let least = bounds::roots(places, self.warm_slots, target);
         crowd.peak_roots = crowd.peak_roots.max(sample.roots);
         crowd.least_peak_roots = crowd.least_peak_roots.max(least);
+        crowd.peak_fed_by_cdn = crowd.peak_fed_by_cdn.max(sample.fed_by_cdn);
         crowd.roots_in_the_end = sample.roots;
         let over = self.crowd_over.filter(|over| now >= *over);
         if let Some(over) = over
-            && sample.roots <= 2 * self.target
+            && sample.roots <= 2 * target
             && crowd.seconds_to_twice_the_target.is_none()
         {
             crowd.seconds_to_twice_the_target = Some(f64::from(now - over) / 1000.0);
@@ -252,20 +268,21 @@ impl Samples {
         let (mut demand, mut dearest) = (0.0, 1.0);
         for (capacities, cost) in audience.capacities.iter().zip(&audience.costs_kbps) {
             let viewers: u32 = capacities.iter().sum();
-            demand += f64::from(viewers) * f64::from(*cost);
+            demand += f64::from(viewers * self.stripes) * f64::from(*cost);
             dearest = f64::max(dearest, f64::from(*cost));
             for (sum, count) in all.iter_mut().zip(capacities) {
                 *sum += count;
             }
         }
-        let depths = bounds::depths(sample.viewers, sample.roots, &all);
+        let depths = bounds::depths(sample.viewers, sample.roots / self.stripes, &all);
+        let places = sample.viewers * self.stripes;
         let per_hour = 3600.0;
         let sums = &mut self.sums;
-        sums.least_by_parents += per_hour * hazards.parents(sample.viewers, sample.roots);
+        sums.least_by_parents += per_hour * hazards.parents(places, sample.roots);
         sums.least_by_others += per_hour * hazards.above(sample.viewers, &depths);
         let trees = u32::try_from(audience.costs_kbps.len()).unwrap_or(1);
         let missing = ((demand - uplinks) / dearest).ceil();
-        sums.least_roots_with_helpers += missing.max(f64::from(self.target * trees));
+        sums.least_roots_with_helpers += missing.max(f64::from(self.target * self.stripes * trees));
         sums.hazard_samples += 1.0;
     }
 }

@@ -10,9 +10,8 @@ use serde::Deserialize;
 use super::distribution::{Published, Shape};
 
 /// The scenarios that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 15] = [
+const BUILT_IN: [(&str, &str); 14] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
-    ("fresh", include_str!("../../scenarios/fresh.toml")),
     ("flash", include_str!("../../scenarios/flash.toml")),
     ("flash-w1", include_str!("../../scenarios/flash-w1.toml")),
     ("flash-w4", include_str!("../../scenarios/flash-w4.toml")),
@@ -61,10 +60,6 @@ pub struct Scenario {
     /// How long before that the first viewers came.
     #[serde(default = "default_past_seconds")]
     pub past_seconds: u32,
-    /// The first viewers come evenly over the past and stay as long as those of an audience that has always
-    /// been there, but nobody can tell by their age; otherwise they have its ages too.
-    #[serde(default)]
-    pub fresh: bool,
     /// What is watched.
     pub channel: Channel,
     /// What lies between the peers.
@@ -103,6 +98,9 @@ pub struct Channel {
     pub max_depth: u32,
     /// Wanted roots for each million viewers, at least one a track.
     pub target_roots_per_million: u32,
+    /// Into how many stripes each track is cut.
+    #[serde(default = "one")]
+    pub stripes: u8,
     /// How many viewers in a hundred change the track each minute.
     #[serde(default)]
     pub switch_percent_per_minute: f64,
@@ -310,6 +308,10 @@ fn default_chunk() -> u32 {
     61_440
 }
 
+fn one() -> u8 {
+    1
+}
+
 fn whole() -> f64 {
     1.0
 }
@@ -409,6 +411,11 @@ impl Scenario {
         u32::try_from(wanted / 1_000_000).unwrap_or(u32::MAX).max(1)
     }
 
+    /// Whether there is one track in one stripe.
+    pub fn is_one_tree(&self) -> bool {
+        self.channel.tracks.len() == 1 && self.channel.stripes == 1
+    }
+
     fn problem(&self) -> Option<String> {
         let share = |x: f64| (0.0..=1.0).contains(&x);
         let all: f64 = self.groups.iter().map(|group| group.share).sum();
@@ -428,6 +435,10 @@ impl Scenario {
             (
                 self.past_seconds <= 1_000_000,
                 "past_seconds must not exceed 1,000,000",
+            ),
+            (
+                (1..=8).contains(&self.channel.stripes),
+                "there must be 1 to 8 stripes",
             ),
             (self.network.regions > 0, "there must be a region"),
             (self.network.providers > 0, "there must be a provider"),
