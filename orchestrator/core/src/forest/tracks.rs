@@ -79,6 +79,33 @@ impl Forest {
         }
     }
 
+    /// Adds the trees that every track lacks, and removes those that it has too many.
+    fn restripe(&mut self, now: Duration) {
+        let stripes = self.policy.stripes();
+        let surplus = self.by_key.keys().filter(|key| key.stripe >= stripes);
+        for key in surplus.copied().collect::<Vec<_>>() {
+            self.remove_tree(key);
+        }
+        let first = self.trees().filter(|tree| tree.key.stripe == 0);
+        let first: Vec<_> = first.map(Tree::without_members).collect();
+        for model in first {
+            for stripe in 1..stripes {
+                let key = TreeKey {
+                    stripe,
+                    ..model.key
+                };
+                if !self.by_key.contains_key(&key) {
+                    let mut tree = model.without_members();
+                    tree.key = key;
+                    self.plant(tree);
+                }
+            }
+        }
+        for (_, peer) in self.peers() {
+            self.take_wanted(peer, now);
+        }
+    }
+
     /// Adds a tree without members, if there is still room for one.
     pub(super) fn plant(&mut self, mut tree: Tree) {
         tree.cost = self.policy.stripe_cost(tree.rate_bps);
@@ -162,8 +189,12 @@ impl Forest {
         if self.policy == policy {
             return;
         }
+        let restriped = policy.stripes() != self.policy.stripes();
         self.policy = policy;
         self.changes.policy = true;
+        if restriped {
+            self.restripe(now);
+        }
         for tree in self.trees.iter_mut().flatten() {
             tree.cost = self.policy.stripe_cost(tree.rate_bps);
         }

@@ -86,6 +86,18 @@ impl Tree {
         }
     }
 
+    /// The tree of another stripe of the same track, before anybody is in it.
+    pub(super) fn without_members(&self) -> Self {
+        Self {
+            rate_bps: self.rate_bps,
+            measured: self.measured,
+            improved: self.improved,
+            shaken: self.shaken,
+            credited: self.credited,
+            ..Self::new(self.key, self.name.clone(), self.default)
+        }
+    }
+
     pub(crate) fn root_count(&self) -> u32 {
         self.root_count
     }

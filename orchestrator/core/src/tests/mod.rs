@@ -8,4 +8,5 @@ mod failover;
 mod random;
 mod returning;
 mod rules;
+mod stripes;
 mod world;

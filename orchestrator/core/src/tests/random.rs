@@ -342,7 +342,7 @@ impl Run {
                     && let Some(standby) = track.standby
                 {
                     let actor = self.world.actors.get_mut(&id).unwrap();
-                    actor.flowing.insert(track.track, standby);
+                    actor.flowing.insert((track.track, track.stripe), standby);
                 }
             }
             // Some come back at once, the others as the dice fall, or never.
@@ -471,6 +471,24 @@ fn and_so_under_a_narrow_policy() {
         ..PolicyDraft::default()
     };
     play(draft, Temper::Rough, draw(2, EVENTS));
+}
+
+#[test]
+fn and_so_with_tracks_that_are_cut_into_stripes() {
+    let draft = PolicyDraft {
+        stripes: Some(3),
+        ..PolicyDraft::default()
+    };
+    play(draft, Temper::Rough, draw(7, 4000));
+}
+
+#[test]
+fn and_so_where_nobody_may_serve_another_region() {
+    let draft = PolicyDraft {
+        privacy: Some(Privacy::SameRegion),
+        ..PolicyDraft::default()
+    };
+    play(draft, Temper::Gentle, draw(8, 2000));
 }
 
 #[test]

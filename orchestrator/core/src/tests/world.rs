@@ -49,6 +49,9 @@ pub(super) fn info(index: u32, rate_bps: u64) -> TrackInfo {
     }
 }
 
+/// A stripe of a track.
+pub(super) type Stripe = (TrackName, u8);
+
 /// A peer as the world has it.
 #[derive(Debug, Clone)]
 pub(super) struct Actor {
@@ -59,7 +62,7 @@ pub(super) struct Actor {
     pub(super) session: bool,
     pub(super) assignment: Option<Assignment>,
     /// Where its data comes from.
-    pub(super) flowing: BTreeMap<TrackName, Source>,
+    pub(super) flowing: BTreeMap<Stripe, Source>,
 }
 
 #[derive(Debug)]
@@ -203,6 +206,10 @@ impl World {
             let one_house = lan != 0 && lan == other.locality.lan;
             let passes = crate::forest::passes(one.nat, other.nat);
             assert!(one_house || passes, "{child} cannot reach {parent}");
+            let [here, there] = [one, other].map(|profile| profile.locality.region);
+            let abroad = here == 0 || here != there;
+            let narrow = self.state.policy().privacy() == Privacy::SameRegion;
+            assert!(one_house || !narrow || !abroad, "{child} serves abroad");
         }
     }
 
@@ -308,12 +315,12 @@ impl World {
         let told = assignment
             .tracks
             .iter()
-            .map(|track| (track.track.clone(), track.source));
+            .map(|told| ((told.track.clone(), told.stripe), told.source));
         let told: BTreeMap<_, _> = told.collect();
         let old = core::mem::replace(&mut actor.flowing, told.clone());
-        for (track, source) in told {
-            if old.get(&track) != Some(&source) {
-                self.say_source(peer, &track, source, SourceState::Flowing);
+        for (stripe, source) in told {
+            if old.get(&stripe) != Some(&source) {
+                self.say_stripe(peer, stripe, source, SourceState::Flowing);
             }
         }
     }
@@ -325,16 +332,20 @@ impl World {
         source: Source,
         state: SourceState,
     ) {
+        self.say_stripe(peer, (track.clone(), 0), source, state);
+    }
+
+    fn say_stripe(&mut self, peer: PeerId, stripe: Stripe, source: Source, state: SourceState) {
         let actor = &self.actors[&peer];
         let generation = actor
             .assignment
             .as_ref()
             .map(|assignment| assignment.generation);
-        let track = track.clone();
+        let (track, stripe) = stripe;
         self.event(ChannelEvent::Source(SourceReport {
             peer,
             track,
-            stripe: 0,
+            stripe,
             source,
             state,
             generation,
@@ -386,8 +397,8 @@ impl World {
     pub(super) fn attach(&mut self, id: u64) {
         self.attachments += 1;
         let attachment = self.attachments;
-        let served = |parent: PeerId, track: &TrackName| {
-            let fed = |actor: &Actor| actor.flowing.get(track) == Some(&Source::Peer(parent));
+        let served = |parent: PeerId, stripe: &Stripe| {
+            let fed = |actor: &Actor| actor.flowing.get(stripe) == Some(&Source::Peer(parent));
             self.actors
                 .iter()
                 .filter(|(_, a)| fed(a))
@@ -395,21 +406,21 @@ impl World {
                 .collect::<Vec<_>>()
         };
         let actor = &self.actors[&peer(id)];
-        let standby = |track: &TrackName| {
+        let standby = |(track, stripe): &Stripe| {
             let tracks = actor
                 .assignment
                 .iter()
                 .flat_map(|assignment| &assignment.tracks);
             tracks
-                .filter(|told| told.track == *track)
+                .filter(|told| told.track == *track && told.stripe == *stripe)
                 .find_map(|told| told.standby)
         };
-        let held = actor.flowing.iter().map(|(track, source)| HeldEdge {
-            track: track.clone(),
-            stripe: 0,
+        let held = actor.flowing.iter().map(|(stripe, source)| HeldEdge {
+            track: stripe.0.clone(),
+            stripe: stripe.1,
             source: *source,
-            standby: standby(track),
-            children: served(peer(id), track),
+            standby: standby(stripe),
+            children: served(peer(id), stripe),
         });
         let opened = SessionOpened {
             peer: peer(id),
