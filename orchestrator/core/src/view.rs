@@ -9,13 +9,15 @@ use crate::forest::{Forest, Returning};
 use crate::ids::{PeerId, Source, TrackName};
 use crate::sessions::SessionTable;
 
-/// One peer's place in one track's tree.
+/// One peer's place in one tree: that of a stripe of a track.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeView {
     /// Who.
     pub peer: PeerId,
-    /// In which track's tree.
+    /// Of which track.
     pub track: TrackName,
+    /// Of which stripe of it.
+    pub stripe: u8,
     /// Where it takes the track from; `None` while it has no place.
     pub source: Option<Source>,
     /// What takes over when the source fails; `None` for a root.
@@ -97,6 +99,7 @@ fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counter
     NodeView {
         peer: peer.id,
         track: forest.tree_of(at).name.clone(),
+        stripe: forest.tree_of(at).key.stripe,
         source: forest.source_at(node.place()),
         standby: forest.standby_of(at),
         depth: node.depth(),
@@ -124,6 +127,7 @@ pub(crate) fn waiting_rows(peer: &Returning) -> impl Iterator<Item = NodeView> {
     peer.held.iter().map(|held| NodeView {
         peer: peer.peer,
         track: held.track.clone(),
+        stripe: held.stripe,
         source: None,
         standby: None,
         depth: 0,

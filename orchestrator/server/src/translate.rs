@@ -319,6 +319,7 @@ fn node_out(node: &NodeView) -> v1::Node {
     v1::Node {
         peer: node.peer.to_string(),
         track: node.track.to_string(),
+        stripe: node.stripe.into(),
         source: node.source.map(source_out),
         standby: node.standby.map(source_out),
         depth: node.depth,

@@ -9,6 +9,9 @@ use espalier_proto::v1::{self, peer_message::Kind};
 use crate::support::peer::{every_object_is_the_origins, root_and_child};
 use crate::support::{Node, Origin, OwnSigner, segment, wait_for};
 
+/// How many whole chunks the origin's segments have.
+pub(crate) const SEGMENT_CHUNKS: usize = 2;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_plays_what_the_origin_has_from_its_parent() {
     let origin = Origin::start().await;

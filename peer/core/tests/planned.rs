@@ -39,10 +39,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut network = Network::new(Origin::new(SEGMENT, false));
+        Self::with(1, SEGMENT)
+    }
+
+    fn with(stripes: u32, segment: usize) -> Self {
+        let mut network = Network::new(Origin::new(segment, false));
         network.run_for(Duration::from_millis(5_100));
+        let draft = plan::PolicyDraft {
+            stripes: Some(stripes),
+            ..plan::PolicyDraft::default()
+        };
         let config = plan::ChannelConfig {
-            policy: plan::Policy::default(),
+            policy: plan::Policy::validate(&draft).expect("a policy"),
             incarnation: 1,
             term: 1,
             recovering: false,
@@ -57,7 +65,7 @@ impl World {
         let track = plan::TrackInfo {
             index: plan::TrackIndex(0),
             name: TRACK.parse().expect("a name"),
-            rate_bps: SEGMENT as u64 * 8 / TARGET.as_secs(),
+            rate_bps: segment as u64 * 8 / TARGET.as_secs(),
             default: true,
         };
         world.event(ChannelEvent::TracksChanged {
@@ -383,5 +391,51 @@ fn who_fell_to_the_cdn_is_below_a_peer_again_within_seconds() {
         world.run(Duration::from_secs(10));
         assert_eq!(world.roots().len(), 1);
         world.network.assert_gapless(3);
+    }
+}
+
+#[test]
+fn stripes_have_a_tree_each_and_a_death_stops_no_picture() {
+    for stripes in [2, 4] {
+        // Sixteen chunks a segment: as many for each stripe. 3.9 Mbit/s.
+        let mut world = World::with(stripes, 976_000);
+        for id in 1..=12 {
+            world.join(id, 13 * MBIT);
+            world.run(60 * MS);
+        }
+        world.run(Duration::from_secs(20));
+        let rows = world.tree();
+        for stripe in (0..).take(stripes as usize) {
+            let of_stripe = || rows.iter().filter(|row| row.stripe == stripe);
+            let fed = |row: &&NodeView| row.source == Some(plan::Source::Cdn);
+            assert_eq!(of_stripe().count(), 12, "stripe {stripe} of {stripes}");
+            assert_eq!(
+                of_stripe().filter(fed).count(),
+                1,
+                "{stripe} of {stripes}: {rows:#?}"
+            );
+        }
+        let (since, taken) = (world.network.now, world.roots());
+        world.run(Duration::from_secs(10));
+        for id in (1..=12).map(peer).filter(|id| !taken.contains(id)) {
+            let requests = world.network.requests_since(id, since);
+            assert_eq!(requests, 0, "{id} of {stripes} stripes");
+        }
+        let children = |row: &&NodeView| row.children.len();
+        let victim = world.tree().iter().max_by_key(children).map(|row| row.peer);
+        world.kill(PeerId(victim.expect("a parent").0));
+        world.run(Duration::from_secs(20));
+        world.network.assert_gapless(2);
+        for id in world.heard.keys() {
+            let node = world.network.node(*id);
+            let snapshot = node.engine.snapshot(world.network.now);
+            assert_eq!(snapshot.playout.stalls, 0, "{id} of {stripes} stripes");
+            assert!(
+                snapshot
+                    .tracks
+                    .iter()
+                    .all(|track| track.state == SourceState::Flowing)
+            );
+        }
     }
 }

@@ -1,8 +1,10 @@
 //! A small world for whole agents: an origin, a node that does as it is told, and a network in memory.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 pub(crate) mod peer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,8 +29,9 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// How often the origin has a new segment.
 pub(crate) const RHYTHM: Duration = Duration::from_millis(500);
-/// Two chunks and a bit.
-pub(crate) const SEGMENT_LENGTH: usize = 61_440 * 2 + 1_234;
+pub(crate) const CHUNK: usize = 61_440;
+/// Some chunks and a bit.
+pub(crate) const SEGMENT_LENGTH: usize = CHUNK * crate::SEGMENT_CHUNKS + 1_234;
 
 /// Looks until `look` finds something.
 pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(
@@ -63,11 +66,14 @@ pub(crate) fn segment_hash(sequence: u64) -> String {
         .collect()
 }
 
+/// A request: the path, and the first and last byte of the range if it was for one.
+type Asked = (String, Option<(usize, usize)>);
+
 /// A live origin that counts what each peer asks of it.
 #[derive(Clone)]
 pub(crate) struct Origin {
     started: tokio::time::Instant,
-    asked: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    asked: Arc<Mutex<HashMap<String, Vec<Asked>>>>,
     pub(crate) uri: String,
 }
 
@@ -89,11 +95,26 @@ impl Origin {
 
     /// The segments that this peer took, whole or in part.
     pub(crate) fn segments_taken_by(&self, peer: &str) -> Vec<String> {
+        let asked = self.asked_by(peer).into_iter();
+        asked.map(|(path, _)| path).collect()
+    }
+
+    /// The numbers of the chunks of segments behind this one that a peer asked for.
+    pub(crate) fn chunks_taken_by(&self, peer: &str, behind: u64) -> BTreeSet<usize> {
+        let asked = self.asked_by(peer).into_iter();
+        let asked = asked.filter(|(path, _)| sequence_in(path) > Some(behind));
+        let chunks = |(first, last): (usize, usize)| first / CHUNK..=last / CHUNK;
+        asked
+            .flat_map(|(_, range)| chunks(range.unwrap_or((0, SEGMENT_LENGTH - 1))))
+            .collect()
+    }
+
+    fn asked_by(&self, peer: &str) -> Vec<Asked> {
         let asked = self.asked.lock().unwrap();
         let of_peer = asked.get(peer).cloned().unwrap_or_default();
         of_peer
             .into_iter()
-            .filter(|path| path.ends_with(".ts"))
+            .filter(|(path, _)| sequence_in(path).is_some())
             .collect()
     }
 
@@ -108,13 +129,15 @@ impl Origin {
             .get("x-peer-id")
             .expect("every request names its peer");
         let peer = peer.to_str().unwrap().to_owned();
+        let range = range_of(&request);
+        let asked = (path.clone(), range);
         origin
             .asked
             .lock()
             .unwrap()
             .entry(peer)
             .or_default()
-            .push(path.clone());
+            .push(asked);
         let newest = origin.newest();
         if path == "/live.m3u8" {
             let first = newest.saturating_sub(5);
@@ -125,21 +148,12 @@ impl Origin {
             }
             return text.into_response();
         }
-        let sequence = path
-            .strip_prefix("/s")
-            .and_then(|rest| rest.strip_suffix(".ts"));
-        match sequence.and_then(|text| text.parse().ok()) {
+        match sequence_in(&path) {
             Some(sequence) if sequence <= newest => {
                 let body = segment(sequence);
-                let range = request
-                    .headers()
-                    .get(header::RANGE)
-                    .and_then(|v| v.to_str().ok());
-                match range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) {
+                match range {
                     None => body.into_response(),
                     Some((first, last)) => {
-                        let (first, last): (usize, usize) =
-                            (first.parse().unwrap(), last.parse().unwrap());
                         let place = format!("bytes {first}-{last}/{}", body.len());
                         let part = body[first..=last].to_vec();
                         let place = [(header::CONTENT_RANGE, place)];
@@ -150,6 +164,28 @@ impl Origin {
             _ => StatusCode::NOT_FOUND.into_response(),
         }
     }
+}
+
+/// The segment that a path names.
+fn sequence_in(path: &str) -> Option<u64> {
+    let rest = path.strip_prefix("/s")?.strip_suffix(".ts")?;
+    rest.parse().ok()
+}
+
+/// The first and the last byte of the range that is asked for.
+fn range_of(request: &Request) -> Option<(usize, usize)> {
+    let range = request.headers().get(header::RANGE)?.to_str().ok()?;
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().unwrap(), last.parse().unwrap()))
+}
+
+/// A peer's place in one tree: a source, a standby (none: the CDN), and whether each child holds it in
+/// reserve only.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    pub(crate) source: Option<String>,
+    pub(crate) standby: Option<String>,
+    pub(crate) children: Vec<(String, bool)>,
 }
 
 /// What the node knows of one peer.
@@ -351,15 +387,43 @@ impl Node {
 
     /// Gives a peer its place. `source`: a peer's id, or none for the CDN.
     pub(crate) fn assign(&self, peer: &str, source: Option<&str>, children: &[&str]) {
+        let place = Place {
+            source: source.map(str::to_owned),
+            standby: None,
+            children: children
+                .iter()
+                .map(|id| ((*id).to_owned(), false))
+                .collect(),
+        };
+        self.assign_striped(peer, &[place]);
+    }
+
+    /// Gives a peer its place in the tree of each stripe.
+    pub(crate) fn assign_striped(&self, peer: &str, places: &[Place]) {
         let mut index = self.index.lock().unwrap();
         *index += 1;
-        let cdn = || v1::source::Kind::Cdn(v1::Cdn {});
-        let kind = source.map_or_else(cdn, |id| v1::source::Kind::Peer(id.to_owned()));
-        let child = |id: &&str| v1::ChildAssignment {
+        let source = |id: &Option<String>| {
+            let cdn = v1::source::Kind::Cdn(v1::Cdn {});
+            let kind = id.clone().map_or(cdn, v1::source::Kind::Peer);
+            Some(v1::Source { kind: Some(kind) })
+        };
+        let stripes = u32::try_from(places.len()).unwrap();
+        let track = |(stripe, place): (u32, &Place)| v1::TrackAssignment {
             track: "main".to_owned(),
-            stripe: 0,
-            peer: (*id).to_owned(),
-            standby: false,
+            stripe,
+            stripes,
+            source: source(&place.source),
+            standby: place.source.as_ref().and_then(|_| source(&place.standby)),
+            make_before_break: false,
+        };
+        let child = |(stripe, place): (u32, &Place)| -> Vec<v1::ChildAssignment> {
+            let child = |(peer, standby): &(String, bool)| v1::ChildAssignment {
+                track: "main".to_owned(),
+                stripe,
+                peer: peer.clone(),
+                standby: *standby,
+            };
+            place.children.iter().map(child).collect()
         };
         let assignment = v1::Assignment {
             generation: Some(v1::Generation {
@@ -367,15 +431,8 @@ impl Node {
                 term: 1,
                 index: *index,
             }),
-            tracks: vec![v1::TrackAssignment {
-                track: "main".to_owned(),
-                stripe: 0,
-                stripes: 1,
-                source: Some(v1::Source { kind: Some(kind) }),
-                standby: source.map(|_| v1::Source { kind: Some(cdn()) }),
-                make_before_break: false,
-            }],
-            children: children.iter().map(child).collect(),
+            tracks: (0..).zip(places).map(track).collect(),
+            children: (0..).zip(places).flat_map(child).collect(),
             cdn_lease: None,
             upload_bps: 50_000_000,
         };

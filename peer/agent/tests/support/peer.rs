@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use espalier_peer::transport::MemoryNetwork;
+use espalier_peer::transport::{MemoryNetwork, Transport, TransportConfig, WebRtcTransport};
 use espalier_peer::{Agent, AgentConfig};
 use serde_json::Value;
 
@@ -17,10 +17,22 @@ pub(crate) struct Peer {
 
 impl Peer {
     async fn start(node: &Node, network: &MemoryNetwork, name: &str) -> Self {
+        Self::start_on(node, Arc::new(network.transport(name))).await
+    }
+
+    /// An agent with real links on loopback.
+    pub(crate) async fn start_real(node: &Node) -> Self {
+        let config = TransportConfig {
+            bind: vec![[127, 0, 0, 1].into()],
+            ..TransportConfig::default()
+        };
+        Self::start_on(node, Arc::new(WebRtcTransport::new(config).unwrap())).await
+    }
+
+    async fn start_on(node: &Node, transport: Arc<dyn Transport>) -> Self {
         let mut config = AgentConfig::new(&node.uri, "demo", "token");
         config.listen = Some(([127, 0, 0, 1], 0).into());
         let id = config.peer.to_string();
-        let transport = Arc::new(network.transport(name));
         let agent = Agent::start(config, transport).await.unwrap();
         Self {
             id,
@@ -43,7 +55,7 @@ impl Peer {
     }
 
     /// The completed objects that came whole from the parent.
-    async fn taken_from_parent(&self) -> Vec<Value> {
+    pub(crate) async fn taken_from_parent(&self) -> Vec<Value> {
         let stats = self.stats().await;
         let objects = stats["objects"].as_array().unwrap().iter();
         objects
