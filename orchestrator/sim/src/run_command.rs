@@ -170,14 +170,19 @@ fn summary(report: &Report) -> Vec<String> {
             averages.offload * 100.0
         ),
         format!(
-            "  per viewer-hour: {:.3} planned moves, {:.3} repairs, {:.5} stalls",
+            "  per viewer-hour: {:.3} planned moves, {:.3} repairs, {:.5} stalls; a break lasts {:.0} ms, at most {} ms",
             report.planned_moves_per_viewer_hour,
             averages.repairs_per_viewer_hour,
-            report.stalls_per_viewer_hour
+            report.stalls_per_viewer_hour,
+            averages.break_to_repair_ms,
+            averages.longest_break_ms
         ),
         format!(
-            "  latency behind the CDN: {:.0} ms at the median, {:.0} ms for one in a hundred",
-            report.latency.p50_ms, report.latency.p99_ms
+            "  latency behind the CDN: {:.0} ms at the median, {:.0} ms for one in a hundred; {:.1} % of edges within a region, {:.1} % within a provider",
+            report.latency.p50_ms,
+            report.latency.p99_ms,
+            report.latency.within_region * 100.0,
+            report.latency.within_provider * 100.0
         ),
         format!(
             "  {:.0} events/s, {:.0} of processor time ({:.0} ns planner, {:.0} ns simulator each); join p99 {:.2} us, leave p99 {:.2} us, worst {:.1} us; {} B a place",

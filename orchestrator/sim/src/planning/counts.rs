@@ -25,6 +25,10 @@ pub(crate) struct Counts {
     /// Parents with more children than they can carry, each second of it.
     pub(crate) overloaded_seconds: u64,
     pub(crate) most_work: u32,
+    /// Edges whose source fell silent, and how long data did not flow over them.
+    pub(crate) breaks: u64,
+    pub(crate) break_ms: u64,
+    pub(crate) longest_break_ms: u32,
     /// Places in trees at the moment, and those whose data come from another peer.
     pub(crate) places: u64,
     pub(crate) fed: u64,

@@ -40,6 +40,33 @@ pub(crate) fn sample(
     latencies
 }
 
+/// Of a sample of viewers with a parent, how many have one of their region, and of their provider.
+pub(crate) fn near(
+    overlay: &impl Overlay,
+    audience: &Audience,
+    trees: &[TreeId],
+    now: u32,
+    dice: &mut Dice,
+) -> (f64, f64) {
+    let slots = u64::from(audience.slots());
+    let stripes = (trees.len() / audience.capacities.len()).max(1);
+    let (mut all, mut region, mut provider) = (0.0, 0.0, 0.0);
+    for _ in 0..SAMPLED.min(2 * slots) {
+        let slot = PeerSlot(u32::try_from(dice.below(slots.max(1))).unwrap_or(0));
+        let viewer = audience.viewer(slot);
+        let tree = trees[usize::from(viewer.track) * stripes];
+        let source = viewer.lives(now).then(|| overlay.source(slot, tree));
+        if let Some(Some(SourceSlot::Peer(parent))) = source {
+            let (one, other) = (viewer.spot, audience.viewer(parent).spot);
+            all += 1.0;
+            region += f64::from(u8::from(one.region == other.region));
+            provider += f64::from(u8::from(one.provider == other.provider));
+        }
+    }
+    let all = f64::max(all, 1.0);
+    (region / all, provider / all)
+}
+
 /// One viewer's latency; none while it has no place.
 fn one(
     overlay: &impl Overlay,

@@ -51,6 +51,10 @@ pub struct Averages {
     pub least_interruptions: f64,
     /// Moves away from a failed source, per viewer-hour.
     pub repairs_per_viewer_hour: f64,
+    /// From a source's silence until data flow from another, in the mean.
+    pub break_to_repair_ms: f64,
+    /// The same, at most.
+    pub longest_break_ms: u32,
     /// How long viewers stood still, per viewer-hour.
     pub stall_seconds_per_viewer_hour: f64,
     /// For how long parents had more children than they could carry, per viewer-hour.
@@ -80,6 +84,8 @@ pub struct Speed {
     pub resident_bytes: Option<u64>,
     /// The most work units of an event.
     pub most_work: u32,
+    /// Of a thousand events, one was more work units.
+    pub work_p999: u64,
 }
 
 /// Latency behind the CDN, milliseconds.
@@ -91,6 +97,10 @@ pub struct Latency {
     pub p99_ms: f64,
     /// The greatest.
     pub max_ms: f64,
+    /// Of the viewers that another peer feeds, how many take it from their region.
+    pub within_region: f64,
+    /// And from their provider.
+    pub within_provider: f64,
     /// Latency and the part of the viewers that have at most this.
     pub cdf: Vec<(f64, f64)>,
     /// The same by the hop formula at the least depths.
@@ -272,6 +282,8 @@ fn averages<O: Overlay>(driver: &Driver<O>) -> Averages {
         least_interruptions_by_parents: by_parents,
         least_interruptions: by_parents + hazard(sums.least_by_others),
         repairs_per_viewer_hour: hourly(float(counts.repairs)),
+        break_to_repair_ms: float(counts.break_ms) / f64::max(float(counts.breaks), 1.0),
+        longest_break_ms: counts.longest_break_ms,
         stall_seconds_per_viewer_hour: hourly(float(counts.stall_ms) / 1000.0),
         overloaded_seconds_per_viewer_hour: hourly(float(counts.overloaded_seconds)),
     }
@@ -293,6 +305,7 @@ fn speed<O: Overlay>(driver: &Driver<O>) -> Speed {
         events_per_processor_second: driver.processor.map(|seconds| events / seconds),
         resident_bytes: stopwatch::resident_bytes(),
         most_work: driver.counts.most_work,
+        work_p999: stopwatch.work_p999(),
     }
 }
 
@@ -314,6 +327,7 @@ fn latency_of<O: Overlay>(driver: &Driver<O>, seed: u64) -> Latency {
     let mut dice = Dice::new(seed).stream("latency", 0);
     let network = &driver.scenario.network;
     let (overlay, audience) = (&driver.overlay, &driver.audience);
+    let near = latency::near(overlay, audience, &driver.trees, driver.now, &mut dice);
     let sorted = latency::sample(
         overlay,
         audience,
@@ -350,6 +364,8 @@ fn latency_of<O: Overlay>(driver: &Driver<O>, seed: u64) -> Latency {
         p50_ms: at(0.5),
         p99_ms: at(0.99),
         max_ms: sorted.last().copied().unwrap_or(0.0),
+        within_region: near.0,
+        within_provider: near.1,
         cdf: cdf.collect(),
         least_cdf: latency::formula(&driver.scenario, &depths, audience.viewers_here),
     }

@@ -48,6 +48,8 @@ pub(crate) struct Stopwatch {
     clock: Clock,
     histograms: Vec<Histogram<u64>>,
     sums: [u64; KINDS.len()],
+    /// Work units of each call.
+    works: Histogram<u64>,
 }
 
 impl Stopwatch {
@@ -60,6 +62,7 @@ impl Stopwatch {
             clock: Clock::new(),
             histograms: KINDS.iter().map(|_| histogram()).collect(),
             sums: [0; KINDS.len()],
+            works: histogram(),
         }
     }
 
@@ -81,10 +84,21 @@ impl Stopwatch {
         nanos
     }
 
+    /// Takes in how many units of work a call was.
+    pub(crate) fn worked(&mut self, units: u32) {
+        self.works.saturating_record(u64::from(units));
+    }
+
+    /// Of a thousand calls, one was more work.
+    pub(crate) fn work_p999(&self) -> u64 {
+        self.works.value_at_quantile(0.999)
+    }
+
     /// Forgets everything.
     pub(crate) fn reset(&mut self) {
         self.histograms.iter_mut().for_each(Histogram::reset);
         self.sums = [0; KINDS.len()];
+        self.works.reset();
     }
 
     /// How long they took together.
