@@ -74,6 +74,8 @@ pub struct Speed {
     pub tick: Timing,
     /// Of everything else that the planner is told.
     pub other: Timing,
+    /// Of asking, after each event, which edges have changed.
+    pub changes: Timing,
     /// The planner's part of an event, nanoseconds.
     pub planner_ns_per_event: f64,
     /// The simulator's, with what measuring costs.
@@ -300,6 +302,7 @@ fn speed<O: Overlay>(driver: &Driver<O>) -> Speed {
         arrival: stopwatch.timing(Kind::Arrival),
         tick: stopwatch.timing(Kind::Tick),
         other: stopwatch.timing(Kind::Other),
+        changes: stopwatch.timing(Kind::Changes),
         planner_ns_per_event: planner / events,
         simulator_ns_per_event: (all - planner) / events,
         events_per_processor_second: driver.processor.map(|seconds| events / seconds),

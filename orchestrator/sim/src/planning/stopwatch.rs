@@ -12,16 +12,19 @@ pub(crate) enum Kind {
     Arrival,
     Tick,
     Other,
+    /// Asking which edges have changed; no event of its own.
+    Changes,
     /// A mass event's call, and the ticks that work it off.
     Mass,
 }
 
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind::Join,
     Kind::Leave,
     Kind::Arrival,
     Kind::Tick,
     Kind::Other,
+    Kind::Changes,
     Kind::Mass,
 ];
 

@@ -5,6 +5,7 @@ use espalier_orchestrator_core::planner::{EdgeChange, PeerSlot, SourceSlot};
 use super::{CDN, Driver, Event, Orphan};
 use crate::planning::audience::{NOWHERE, Place, milliseconds};
 use crate::planning::overlay::Overlay;
+use crate::planning::stopwatch::Kind;
 
 impl<O: Overlay> Driver<O> {
     /// Notes whom a silent peer leaves without a source, and what they see of it.
@@ -70,7 +71,9 @@ impl<O: Overlay> Driver<O> {
     pub(super) fn apply(&mut self, bereaved: bool) {
         let mut changes = core::mem::take(&mut self.changes);
         changes.clear();
-        self.overlay.take_changes(&mut changes);
+        let overlay = &mut self.overlay;
+        self.stopwatch
+            .measure(Kind::Changes, || overlay.take_changes(&mut changes));
         for change in &changes {
             self.change(change, bereaved);
         }
