@@ -29,12 +29,12 @@ const REST: Duration = Duration::from_secs(5);
 /// Nodes of the deepest level that one event looks at, and slots for each.
 const MOST_EXAMINED: usize = 4;
 const MOST_SLOTS: usize = 32;
-/// From this many members on a tree is never at rest.
-const LARGE: u32 = 256;
 /// One planned move, in what is earned.
 const MOVE: i64 = 1_000_000;
 /// Nodes that one event looks at in passing.
 const MOST_SAMPLED: u32 = 3;
+/// Events that the next attempt waits for at the most after others were in vain.
+const LONGEST_PAUSE: u32 = 8;
 /// How long moves are saved up.
 const MOST_SAVED_MS: i64 = 5_000;
 /// A level with more nodes than that is not emptied one by one.
@@ -44,7 +44,7 @@ impl Forest {
     /// Moves one of each tree's deepest up, if that is worth it.
     pub(crate) fn improve(&mut self, now: Duration) {
         for tree in self.tree_slots() {
-            if self.tree(tree).members >= LARGE {
+            if self.tree(tree).is_large() {
                 self.improve_large(tree, now);
                 continue;
             }
@@ -80,12 +80,23 @@ impl Forest {
         if record.credit < 2 * MOVE {
             return;
         }
+        if record.improve_in > 0 {
+            record.improve_in -= 1;
+            return;
+        }
         record.turn = record.turn.wrapping_add(1);
+        let before = record.credit;
         match record.turn % 4 {
             0 => self.raise_a_leaf(tree, now),
             1 => self.exchange_a_leaf(tree, now),
             _ => self.replace_a_weak_one(tree, now),
         }
+        let record = self.tree_mut(tree);
+        record.improve_pause = match record.credit < before {
+            true => 0,
+            false => (record.improve_pause + 1).min(LONGEST_PAUSE),
+        };
+        record.improve_in = record.improve_pause;
     }
 
     /// Looks at a few nodes, as often at one of each depth, and has the first interior one that is weak and

@@ -81,12 +81,11 @@ impl Forest {
     /// Whether the slots above are for others: it will have no children, or few in an audience that has many
     /// stronger ones.
     fn goes_deep(&self, node: &Node) -> bool {
-        const MANY: u32 = 256;
         if node.children > 0 {
             return false;
         }
         let weak = u32::from(node.capacity) * 4 <= self.policy.max_children(PeerRole::Contributor);
-        node.flags.has(Flags::CONSUMER) || (weak && self.tree(node.tree).members >= MANY)
+        node.flags.has(Flags::CONSUMER) || (weak && self.tree(node.tree).is_large())
     }
 
     fn shallow_first(&self, search: &mut Search) -> Option<NodeRef> {

@@ -48,6 +48,9 @@ pub(crate) struct Tree {
     /// How many events the next search for a successor waits for, and waited for last time.
     pub(super) protect_in: u32,
     pub(super) protect_pause: u32,
+    /// How many events the next improvement waits for, and waited for last time.
+    pub(super) improve_in: u32,
+    pub(super) improve_pause: u32,
     /// What is tried next for the tree's sake, and below which root.
     pub(super) turn: u32,
     pub(super) sample_cursor: Link,
@@ -79,11 +82,19 @@ impl Tree {
             credited: Duration::ZERO,
             protect_in: 0,
             protect_pause: 0,
+            improve_in: 0,
+            improve_pause: 0,
             turn: 0,
             sample_cursor: Link::NONE,
             peak: 0,
             alarmed: false,
         }
+    }
+
+    /// Whether it has so many members that it is never at rest.
+    pub(super) fn is_large(&self) -> bool {
+        const LARGE: u32 = 256;
+        self.members >= LARGE
     }
 
     /// The tree of another stripe of the same track, before anybody is in it.
