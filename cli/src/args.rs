@@ -67,6 +67,8 @@ pub(crate) enum ChannelCommand {
     Watch(WatchArgs),
     /// Verify the planner's invariants on the live state; exit 1 with findings
     Check(CheckArgs),
+    /// Show what another policy would do, without doing it
+    Plan(PlanArgs),
 }
 
 /// Creates a channel from an HLS origin.
@@ -83,7 +85,20 @@ A policy file names any of:
   max_depth = 12
   overhead_permille = 1200  # wire bytes per 1000 payload bytes
   max_children = 16
-  cdn_lease = \"8mbit\"       # what one peer may take from the CDN while its sources fail")]
+  cdn_lease = \"8mbit\"       # what one peer may take from the CDN while its sources fail
+  stripes = 1               # trees that each track is cut into, 1 to 8
+  privacy = \"any\"           # who may be neighbours: any, same-site, relay-only, same-region
+  allow_metered = false     # whether peers on metered connections serve others,
+  allow_battery = false     # on battery,
+  allow_mobile = false      # on telephones and tablets
+  max_planned_moves_per_viewer_hour = 1
+  learn_upload = false      # whether uploads are learned from what peers carry, rather than believed
+  [cdn_budget_by_region]    # roots at the most, by country or by a number of your own from 1000 on
+  DE = 10
+  [[sites]]                 # which subnets are one site
+  subnet = \"203.0.113.0/24\"
+  site = 7
+  region = \"DE\"")]
 pub(crate) struct CreateArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -171,6 +186,26 @@ pub(crate) struct CheckArgs {
     pub(crate) connection: ConnectionArgs,
     #[arg(value_parser = channel_id)]
     pub(crate) name: String,
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: RecordFormat,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  espalier channel plan news --policy policy.toml
+  espalier channel plan news --policy policy.toml --format json | jq .moves
+
+Nothing is changed: the policy is tried on a copy of the channel's trees, with the planner that plans them. What
+the file does not name takes its default, as with create; `espalier channel create --help` lists what it may name.")]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    #[arg(value_parser = channel_id)]
+    pub(crate) name: String,
+    /// The policy to try, as TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: RecordFormat,
 }

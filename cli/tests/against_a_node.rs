@@ -138,6 +138,27 @@ impl ChannelService for FakeNode {
         Ok(Response::new(stream::pending().boxed()))
     }
 
+    async fn plan_channel(
+        &self,
+        request: Request<v1::PlanChannelRequest>,
+    ) -> Result<Response<v1::PlanChannelResponse>, Status> {
+        admit(&request)?;
+        known(&request.get_ref().name)?;
+        let policy = request.into_inner().policy.unwrap_or_default();
+        let figures = |roots| v1::PlanFigures {
+            peers: 9,
+            roots,
+            ..v1::PlanFigures::default()
+        };
+        Ok(Response::new(v1::PlanChannelResponse {
+            now: Some(figures(1)),
+            then: Some(figures(policy.target_roots())),
+            moves: 3,
+            settled: true,
+            ..v1::PlanChannelResponse::default()
+        }))
+    }
+
     async fn issue_viewer_token(
         &self,
         request: Request<v1::IssueViewerTokenRequest>,
@@ -360,6 +381,25 @@ async fn records_and_trees_are_json_for_scripts() {
         text(&output.stdout).contains("└─ 00000000000000bb"),
         "{output:?}"
     );
+}
+
+#[tokio::test]
+async fn a_plan_sends_the_policy_and_shows_what_it_would_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.toml");
+    std::fs::write(&file, "target_roots = 4").unwrap();
+    let file = file.to_str().unwrap();
+    let words = ["channel", "plan", "news", "--policy", file];
+    let output = run(TOKEN, &words).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains("3 moves"), "{output:?}");
+    let output = run(TOKEN, &[&words[..], &["--format", "json"]].concat()).await;
+    assert_eq!(json(&output)["then"]["roots"], 4);
+    let output = run(TOKEN, &["channel", "plan", "news", "--policy", "/nowhere"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("/nowhere"), "{output:?}");
+    let output = run(TOKEN, &["channel", "plan", "news"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[tokio::test]

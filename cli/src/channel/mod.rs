@@ -1,6 +1,7 @@
 //! `espalier channel`: one call of the orchestrator each, and what it answers.
 
 mod changes;
+mod plan;
 mod record;
 mod watch;
 
@@ -8,8 +9,8 @@ use espalier_process::Failure;
 use espalier_proto::v1;
 
 use crate::args::{
-    ChannelCommand, CheckArgs, CreateArgs, GetArgs, ListArgs, NameArgs, RecordFormat, TreeArgs,
-    TreeFormat,
+    ChannelCommand, CheckArgs, CreateArgs, GetArgs, ListArgs, NameArgs, PlanArgs, RecordFormat,
+    TreeArgs, TreeFormat,
 };
 use crate::topology::{self, Topology};
 use crate::{output, policy, status};
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: ChannelCommand) -> Result<(), Failure> {
         ChannelCommand::Tree(args) => tree(args).await,
         ChannelCommand::Watch(args) => watch::run(args).await,
         ChannelCommand::Check(args) => check(args).await,
+        ChannelCommand::Plan(args) => plan(args).await,
     }
 }
 
@@ -150,6 +152,24 @@ async fn check(args: CheckArgs) -> Result<(), Failure> {
             "{} breaks invariants in {many} places",
             args.name
         ))),
+    }
+}
+
+async fn plan(args: PlanArgs) -> Result<(), Failure> {
+    let policy = policy::read(&args.policy)?;
+    let mut channels = args.connection.connect().await?.channels();
+    let answer = channels
+        .plan_channel(v1::PlanChannelRequest {
+            name: resource(&args.name),
+            policy: Some(policy),
+            update_mask: None,
+        })
+        .await
+        .map_err(|error| status::failure(&format!("{} was not planned", args.name), &error))?;
+    let plan = plan::PlanRecord::from(answer.into_inner());
+    match args.format {
+        RecordFormat::Text => output::print(plan::text(&args.name, &plan)),
+        RecordFormat::Json => output::print_json(&plan),
     }
 }
 

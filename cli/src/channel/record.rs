@@ -1,5 +1,6 @@
 //! A channel as text and as the JSON that scripts depend on.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use espalier_process::{BitRate, format_duration};
@@ -35,6 +36,23 @@ pub(crate) struct PolicyRecord {
     overhead_permille: Option<u32>,
     max_children: Option<u32>,
     cdn_lease_bps: Option<u64>,
+    stripes: Option<u32>,
+    /// As in a policy file; null: the default.
+    privacy: Option<&'static str>,
+    allow_metered: Option<bool>,
+    allow_battery: Option<bool>,
+    allow_mobile: Option<bool>,
+    max_planned_moves_per_viewer_hour: Option<u32>,
+    learn_upload: Option<bool>,
+    cdn_budget_by_region: BTreeMap<String, u32>,
+    sites: Vec<SiteRecord>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct SiteRecord {
+    subnet: String,
+    site: u32,
+    region: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -97,6 +115,15 @@ impl From<v1::Channel> for ChannelRecord {
 
 impl From<v1::Policy> for PolicyRecord {
     fn from(wire: v1::Policy) -> Self {
+        let privacy = match wire.privacy() {
+            v1::Privacy::Unspecified => None,
+            v1::Privacy::Any => Some("any"),
+            v1::Privacy::SameSite => Some("same-site"),
+            v1::Privacy::RelayOnly => Some("relay-only"),
+            v1::Privacy::SameRegion => Some("same-region"),
+        };
+        let budgets = wire.cdn_budget_by_region.into_iter();
+        let sites = wire.sites.into_iter();
         Self {
             target_roots: wire.target_roots,
             max_planned_roots: wire.max_planned_roots,
@@ -104,6 +131,23 @@ impl From<v1::Policy> for PolicyRecord {
             overhead_permille: wire.overhead_permille,
             max_children: wire.max_children,
             cdn_lease_bps: wire.cdn_lease_bps,
+            stripes: wire.stripes,
+            privacy,
+            allow_metered: wire.allow_metered,
+            allow_battery: wire.allow_battery,
+            allow_mobile: wire.allow_mobile,
+            max_planned_moves_per_viewer_hour: wire.max_planned_moves_per_viewer_hour,
+            learn_upload: wire.learn_upload,
+            cdn_budget_by_region: budgets
+                .map(|budget| (budget.region, budget.roots))
+                .collect(),
+            sites: sites
+                .map(|rule| SiteRecord {
+                    subnet: rule.subnet,
+                    site: rule.site,
+                    region: rule.region,
+                })
+                .collect(),
         }
     }
 }

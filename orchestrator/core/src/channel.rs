@@ -18,6 +18,7 @@ mod attendance;
 mod entry;
 mod observation;
 mod rebuild;
+mod uploads;
 
 pub(crate) use entry::content;
 
@@ -79,6 +80,7 @@ pub struct ChannelEngine {
     recovery: Option<Recovery>,
     /// Peers whose neighbours say that they are dead, and until when that counts.
     deaths: Memory<PeerId>,
+    uploads: uploads::Uploads,
     /// Pairs (child, parent) whose edge ended, and until when they are taken for acquainted.
     acquainted: Memory<(PeerId, PeerId)>,
     commands: VecDeque<ChannelCommand>,
@@ -122,6 +124,7 @@ impl ChannelEngine {
             counters: Counters::default(),
             recovery: recovering.then(|| Recovery::new(now)),
             deaths: Memory::default(),
+            uploads: uploads::Uploads::default(),
             acquainted: Memory::default(),
             commands: VecDeque::new(),
             broken: false,
@@ -142,6 +145,9 @@ impl ChannelEngine {
             ChannelEvent::SessionSilent { peer } => self.silence(peer),
             ChannelEvent::Left { peer } => self.leave(peer),
             ChannelEvent::WantTracks { peer, tracks } => self.want(peer, tracks),
+            ChannelEvent::ProfileChanged { peer, profile } => {
+                self.change_profile(peer, profile);
+            }
             ChannelEvent::Acknowledged { peer, generation } => {
                 self.dispatch.acknowledge(peer, generation);
             }
@@ -150,6 +156,7 @@ impl ChannelEngine {
             ChannelEvent::Report { peer, report } => {
                 if self.sessions.is_attached(peer) {
                     self.counters.take(peer, report, self.now);
+                    self.learn_from_report(peer, &report);
                 }
             }
             ChannelEvent::TracksChanged { tracks } => self.forest.set_tracks(&tracks, self.now),

@@ -36,6 +36,14 @@ pub enum ChannelEvent {
         /// All that it wants, by name; names that the channel does not have yet are remembered.
         tracks: Vec<TrackName>,
     },
+    /// The peer is something else than its session said when it opened: it was unplugged, or has found out
+    /// what its network lets through.
+    ProfileChanged {
+        /// Who.
+        peer: PeerId,
+        /// What it is from now on.
+        profile: PeerProfile,
+    },
     /// The peer holds the assignment of this generation.
     Acknowledged {
         /// Who.

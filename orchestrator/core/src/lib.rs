@@ -27,7 +27,9 @@ mod recovery;
 mod sessions;
 pub mod state;
 mod suspects;
+mod upload;
 mod view;
+mod what_if;
 
 pub use audience::Audience;
 pub use channel::{ChannelConfig, ChannelEngine};
@@ -42,8 +44,9 @@ pub use ids::{
 pub use policy::{
     Policy, PolicyDraft, PolicyError, PolicyMistake, Privacy, RegionBudget, SiteRule, SiteTable,
 };
-pub use profile::{DeviceClass, Locality, NatClass, PeerProfile};
+pub use profile::{DeviceClass, Locality, NatClass, PeerProfile, region_from, region_name};
 pub use view::{Finding, NodeState, NodeView, Suspect};
+pub use what_if::{PlanFigures, WhatIf, what_if};
 
 #[cfg(test)]
 mod tests;

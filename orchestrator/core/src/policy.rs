@@ -31,6 +31,7 @@ pub struct Policy {
     pub(crate) allow_battery: bool,
     pub(crate) allow_mobile: bool,
     pub(crate) max_planned_moves_per_viewer_hour: u32,
+    pub(crate) learn_upload: bool,
     /// Ordered by region.
     pub(crate) cdn_budget_by_region: Vec<RegionBudget>,
     pub(crate) sites: SiteTable,
@@ -52,6 +53,7 @@ impl Default for Policy {
             allow_battery: false,
             allow_mobile: false,
             max_planned_moves_per_viewer_hour: 1,
+            learn_upload: false,
             cdn_budget_by_region: Vec::new(),
             sites: SiteTable::default(),
         }
@@ -93,6 +95,7 @@ impl Policy {
             max_planned_moves_per_viewer_hour: draft
                 .max_planned_moves_per_viewer_hour
                 .unwrap_or(self.max_planned_moves_per_viewer_hour),
+            learn_upload: draft.learn_upload.unwrap_or(self.learn_upload),
             cdn_budget_by_region: budgets,
             sites: SiteTable::new(&draft.sites),
         }
@@ -160,6 +163,11 @@ impl Policy {
     /// Planned moves per viewer and hour in the steady state, at the most.
     pub fn max_planned_moves_per_viewer_hour(&self) -> u32 {
         self.max_planned_moves_per_viewer_hour
+    }
+
+    /// Whether what a contributor claims to upload is only the most that is planned with.
+    pub fn learn_upload(&self) -> bool {
+        self.learn_upload
     }
 
     /// Which subnets are which site.

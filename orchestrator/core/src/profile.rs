@@ -47,7 +47,7 @@ pub enum NatClass {
     /// It has not observed anything (yet).
     #[default]
     Unknown,
-    /// No translation, or one that keeps the port: what is sent to the mapped address arrives.
+    /// No translation: the address that others see is the peer's own.
     Open,
     /// The same mapping towards everybody: both ends can open a way by sending first.
     PortRestricted,
@@ -73,9 +73,60 @@ pub struct Locality {
     pub region: u16,
 }
 
+/// Numbers of regions below this one stand for countries.
+const FIRST_OWN_REGION: u16 = 1000;
+
+/// Returns the region that a text names: a country's two letters, or an operator's own number from 1000 on.
+/// An empty text names none: 0.
+pub fn region_from(text: &str) -> Option<u16> {
+    match text.as_bytes() {
+        [] => Some(0),
+        [one, other] if one.is_ascii_alphabetic() && other.is_ascii_alphabetic() => {
+            let letter = |byte: &u8| u16::from(byte.to_ascii_uppercase() - b'A');
+            Some(letter(one) * 26 + letter(other) + 1)
+        }
+        _ => text.parse().ok().filter(|own| *own >= FIRST_OWN_REGION),
+    }
+}
+
+/// Returns the text that [`region_from`] reads as this region.
+pub fn region_name(region: u16) -> String {
+    let letter = |index: u16| char::from(b'A' + u8::try_from(index % 26).unwrap_or(0));
+    match region {
+        0 => String::new(),
+        1..=676 => [letter((region - 1) / 26), letter(region - 1)]
+            .iter()
+            .collect(),
+        677.. => region.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn regions_are_countries_or_an_operators_own_numbers() {
+        for (text, region) in [
+            ("", Some(0)),
+            ("AA", Some(1)),
+            ("de", Some(83)),
+            ("DE", Some(83)),
+            ("ZZ", Some(676)),
+            ("1000", Some(1000)),
+            ("65535", Some(65535)),
+            ("999", None),
+            ("65536", None),
+            ("D", None),
+            ("D1", None),
+            ("Europe", None),
+        ] {
+            assert_eq!(region_from(text), region, "{text}");
+        }
+        for region in (0..=676).chain(1000..=u16::MAX) {
+            assert_eq!(region_from(&region_name(region)), Some(region));
+        }
+    }
 
     #[test]
     fn nothing_is_known_of_a_peer_that_says_nothing() {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::events::{HeldEdge, SessionOpened, SourceReport, SourceState};
 use crate::forest::Returning;
 use crate::ids::{PeerId, Source, TrackName};
+use crate::profile::PeerProfile;
 
 /// How long peers are awaited.
 const LONGEST: Duration = Duration::from_secs(6);
@@ -88,6 +89,12 @@ impl Recovery {
     pub(crate) fn set_session(&mut self, peer: PeerId, session: bool) {
         if let Some(returning) = self.returning.get_mut(&peer) {
             returning.session = session;
+        }
+    }
+
+    pub(crate) fn set_profile(&mut self, peer: PeerId, profile: PeerProfile) {
+        if let Some(returning) = self.returning.get_mut(&peer) {
+            returning.profile = profile;
         }
     }
 

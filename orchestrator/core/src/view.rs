@@ -7,6 +7,7 @@ use crate::events::{PeerReport, PeerRole};
 use crate::forest::node::{Flow, Node, NodeRef};
 use crate::forest::{Forest, Returning};
 use crate::ids::{PeerId, Source, TrackName};
+use crate::profile::PeerProfile;
 use crate::sessions::SessionTable;
 
 /// One peer's place in one tree: that of a stripe of a track.
@@ -32,6 +33,8 @@ pub struct NodeView {
     pub role: PeerRole,
     /// Wire bit/s that it offers.
     pub upload_bps: u64,
+    /// What it is besides.
+    pub profile: PeerProfile,
     /// Whether its session is open.
     pub session: bool,
     /// Its last report.
@@ -107,6 +110,7 @@ fn row(forest: &Forest, at: NodeRef, sessions: &SessionTable, counters: &Counter
         state: state(node),
         role: peer.role,
         upload_bps: peer.upload_bps,
+        profile: peer.profile,
         session: sessions.is_heard(peer.id),
         health: counters.last(peer.id),
     }
@@ -135,6 +139,7 @@ pub(crate) fn waiting_rows(peer: &Returning) -> impl Iterator<Item = NodeView> {
         state: NodeState::Joining,
         role: peer.role,
         upload_bps: peer.upload_bps,
+        profile: peer.profile,
         session: peer.session,
         health: None,
     })

@@ -27,6 +27,8 @@ mod moving;
 mod node;
 mod owner;
 mod ownership;
+mod placed;
+mod policies;
 mod readiness;
 mod registry;
 mod seal;
@@ -34,6 +36,7 @@ mod secret;
 mod signing;
 mod status;
 mod store;
+mod stun;
 mod ticket;
 mod translate;
 
@@ -43,7 +46,7 @@ mod tests;
 pub use api_token::TokenHash;
 pub use config::{
     ClusterPlace, ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_CLUSTER_PORT, DEFAULT_PORT, Limits,
-    Mistake, NodeConfig, TlsConfig,
+    LocalityConfig, Mistake, NodeConfig, StunConfig, TlsConfig,
 };
 pub use node::{Node, StartError};
 pub use registry::{RecordError, SecretsError};

@@ -36,8 +36,9 @@ use crate::api::{
 };
 use crate::api_token::{ApiTokens, TokenHash};
 use crate::channel::Arbiters;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, StunConfig};
 use crate::directory::Directory;
+use crate::gateway::Locator;
 use crate::late_routes::LateRoutes;
 use crate::layers::GateLayer;
 use crate::link_service::LinkService;
@@ -47,6 +48,7 @@ use crate::ownership::{Clustered, Ownership};
 use crate::readiness::Readiness;
 use crate::registry::{NodeSecrets, Registry, SecretsError};
 use crate::store::{DataDir, StoreError, on_disk};
+use crate::stun::StunPorts;
 use crate::ticket::TicketKey;
 
 /// How long a peer is told that it has when there is no other node to go to.
@@ -155,6 +157,7 @@ impl Node {
         let address = local_address(&incoming, config.listen)?;
         let admin_listener = bind_admin(config.admin_listen).await?;
         let admin_address = admin_listener.as_ref().and_then(|it| it.local_addr().ok());
+        let stun = bind_stun(config.stun.as_ref()).await?;
         let arbiters = Arbiters::start().map_err(StartError::Threads)?;
         let (readiness, stopping) = (Readiness::new(), CancellationToken::new());
 
@@ -202,6 +205,7 @@ impl Node {
             directory: &directory,
             readiness: &readiness,
             stopping: &stopping,
+            stun: stun.as_ref().map(StunPorts::told).unwrap_or_default(),
         };
         let first_admin = TokenHash {
             name: "admin".to_owned(),
@@ -211,6 +215,7 @@ impl Node {
         late.serve(served.nodes.clone());
         let mut servers = vec![serve(&config, served.public, incoming, &shared).await?];
         servers.extend(nodes.map(|nodes| serve_nodes(served.nodes, nodes, &stopping)));
+        servers.extend(stun.map(|stun| tokio::spawn(stun.serve(stopping.clone()))));
         if let Some(listener) = admin_listener {
             let directory = Arc::clone(&directory);
             let admin = Admin {
@@ -414,6 +419,16 @@ async fn bind_admin(
         .map_err(|source| StartError::Listen { address, source })
 }
 
+async fn bind_stun(config: Option<&StunConfig>) -> Result<Option<StunPorts>, StartError> {
+    let Some(config) = config else {
+        return Ok(None);
+    };
+    let bound = StunPorts::bind(config).await;
+    bound
+        .map(Some)
+        .map_err(|(address, source)| StartError::Listen { address, source })
+}
+
 fn serve_admin(
     listener: tokio::net::TcpListener,
     admin: Admin,
@@ -435,6 +450,8 @@ struct Serving<'a> {
     directory: &'a Arc<Directory>,
     readiness: &'a Readiness,
     stopping: &'a CancellationToken,
+    /// What peers are told of the node's own STUN: host and ports.
+    stun: (String, Vec<u32>),
 }
 
 async fn serve(
@@ -537,6 +554,8 @@ fn routes(
         tickets: TicketKey::new(secrets.ticket_key),
         limits: config.limits.clone(),
         stun_uris: config.stun_uris.clone(),
+        stun: shared.stun.clone(),
+        locator: Locator::new(config.locality.clone(), secrets.ticket_key),
     }))
     .max_decoding_message_size(MAX_PEER_MESSAGE);
     let health = tonic_health::pb::health_server::HealthServer::new(

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use espalier_orchestrator_core as core_;
 use espalier_orchestrator_core::{
-    Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport, PeerRole,
-    PolicyDraft, Source, SourceReport, SourceState, TrackName,
+    Generation, LinkReport, LinkState, NodeState, NodeView, PeerId, PeerReport, PeerRole, Source,
+    SourceReport, SourceState, TrackName,
 };
 use espalier_proto::v1;
 
 use crate::channel::ChannelView;
+pub(crate) use crate::placed::{locality_in, locality_out, profile, profile_out};
 use crate::status::Violation;
 
 /// Most tracks that a peer may watch, or hold, at once.
@@ -245,7 +246,8 @@ pub(crate) fn peer_report(report: &v1::Report) -> PeerReport {
         latency_ms: report.latency_ms,
         stalls: report.stalls,
         stall_ms: report.stall_ms,
-        ..PeerReport::default()
+        backlogged_ms: report.backlogged_ms,
+        backlogged_bytes: report.backlogged_bytes,
     }
 }
 
@@ -336,6 +338,8 @@ fn node_out(node: &NodeView) -> v1::Node {
             stalls: health.stalls,
         }),
         session: node.session,
+        profile: Some(profile_out(&node.profile)),
+        locality: Some(locality_out(&node.profile.locality)),
     }
 }
 
@@ -376,30 +380,7 @@ pub(crate) fn finding_out(finding: &core_::Finding) -> v1::Finding {
     }
 }
 
-// ---- policies and times ------------------------------------------------------------------------
-
-pub(crate) fn policy_record(policy: Option<&v1::Policy>) -> PolicyDraft {
-    policy.map_or_else(PolicyDraft::default, |policy| PolicyDraft {
-        target_roots: policy.target_roots,
-        max_planned_roots: policy.max_planned_roots,
-        max_depth: policy.max_depth,
-        overhead_permille: policy.overhead_permille,
-        max_children: policy.max_children,
-        cdn_lease_bps: policy.cdn_lease_bps,
-        ..PolicyDraft::default()
-    })
-}
-
-pub(crate) fn policy_out(record: &PolicyDraft) -> v1::Policy {
-    v1::Policy {
-        target_roots: record.target_roots,
-        max_planned_roots: record.max_planned_roots,
-        max_depth: record.max_depth,
-        overhead_permille: record.overhead_permille,
-        max_children: record.max_children,
-        cdn_lease_bps: record.cdn_lease_bps,
-    }
-}
+// ---- times ------------------------------------------------------------------------
 
 pub(crate) fn timestamp(time: SystemTime) -> prost_types::Timestamp {
     prost_types::Timestamp::from(time)

@@ -26,6 +26,7 @@ use crate::milestones::Milestones;
 use crate::session::{Session, SessionConfig, SessionEnd, SessionRequest};
 use crate::stats::Identity;
 use crate::store::{Ledger, Store};
+use crate::translate;
 use crate::transport::Transport;
 
 /// Events of all links that may wait for the engine.
@@ -282,6 +283,7 @@ fn session_config(config: &AgentConfig) -> SessionConfig {
             Role::Relay => v1::PeerRole::Relay,
         },
         upload_bps: config.upload_bps,
+        profile: translate::profile_out(config.circumstances),
         tracks: config.tracks.clone(),
         first_contact: config.first_contact,
         versions: frame::VERSIONS,

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use espalier_peer::AgentConfig;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use espalier_peer::transport::TransportConfig;
+use espalier_peer::{AgentConfig, Circumstances, Device};
 use espalier_peer_core::Role;
 use espalier_process::{BitRate, LogArgs};
 
@@ -98,9 +98,41 @@ struct CommonArgs {
     /// A STUN server, as stun:host:port; may be repeated
     #[arg(long, value_name = "URI")]
     stun: Vec<String>,
+    /// What this runs on; telephones and tablets serve others only where the channel allows it
+    #[arg(long, value_enum)]
+    device: Option<DeviceArg>,
+    /// Each byte costs money here: serve others only where the channel allows it
+    #[arg(long)]
+    metered: bool,
+    /// This is not plugged in: serve others only where the channel allows it
+    #[arg(long)]
+    battery: bool,
     /// A PEM file with the certificate authorities to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeviceArg {
+    /// A desktop or a laptop
+    Desktop,
+    /// A television set or a set-top box
+    Tv,
+    /// A telephone or a tablet
+    Mobile,
+    /// A machine that nobody sits at (what a relay is unless told otherwise)
+    Server,
+}
+
+impl From<DeviceArg> for Device {
+    fn from(device: DeviceArg) -> Self {
+        match device {
+            DeviceArg::Desktop => Self::Desktop,
+            DeviceArg::Tv => Self::Tv,
+            DeviceArg::Mobile => Self::Mobile,
+            DeviceArg::Server => Self::Server,
+        }
+    }
 }
 
 impl Command {
@@ -133,8 +165,21 @@ impl Command {
             track,
             bind,
             stun,
+            device,
+            metered,
+            battery,
             ca,
         } = common;
+        let unsaid = if role == Role::Relay {
+            Device::Server
+        } else {
+            Device::Unknown
+        };
+        let circumstances = Circumstances {
+            device: device.map_or(unsaid, Device::from),
+            metered,
+            on_battery: battery,
+        };
         let upload_bps = if role == Role::Consumer {
             0
         } else {
@@ -144,6 +189,7 @@ impl Command {
             authorities: ca,
             role,
             upload_bps,
+            circumstances,
             tracks: track,
             listen,
             orchestrators: orchestrator,
@@ -211,6 +257,33 @@ mod tests {
         ] {
             let (agent, _) = parse(words).unwrap().command.into_configs();
             assert_eq!(agent.orchestrators, ["http://a:1", "http://b:1"], "{words}");
+        }
+    }
+
+    #[test]
+    fn a_peer_says_what_it_is() {
+        let common = "--orchestrator http://h:1 --channel c --token t";
+        let plain = Circumstances::default();
+        for (words, circumstances) in [
+            (format!("play {common} --listen 127.0.0.1:0"), plain),
+            (
+                format!("relay {common}"),
+                Circumstances {
+                    device: Device::Server,
+                    ..plain
+                },
+            ),
+            (
+                format!("play {common} --listen 127.0.0.1:0 --device mobile --metered --battery"),
+                Circumstances {
+                    device: Device::Mobile,
+                    metered: true,
+                    on_battery: true,
+                },
+            ),
+        ] {
+            let (agent, _) = parse(&words).unwrap().command.into_configs();
+            assert_eq!(agent.circumstances, circumstances, "{words}");
         }
     }
 

@@ -6,6 +6,33 @@ use std::time::Duration;
 
 use espalier_peer_core::{PeerId, Role};
 
+/// What this peer is, apart from what it offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Circumstances {
+    /// What it runs on.
+    pub device: Device,
+    /// Each byte costs its owner money.
+    pub metered: bool,
+    /// It is not plugged in.
+    pub on_battery: bool,
+}
+
+/// What a peer runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// It does not say.
+    #[default]
+    Unknown,
+    /// A desktop or a laptop.
+    Desktop,
+    /// A television set or a set-top box.
+    Tv,
+    /// A telephone or a tablet.
+    Mobile,
+    /// A machine that nobody sits at.
+    Server,
+}
+
 /// Who this peer is, where it attaches, and what it serves.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
@@ -24,6 +51,8 @@ pub struct AgentConfig {
     pub role: Role,
     /// The wire bit/s that it offers to upload.
     pub upload_bps: u64,
+    /// What it is besides: decides whether others may depend on it.
+    pub circumstances: Circumstances,
     /// The tracks that it watches, by name; empty: the node chooses.
     pub tracks: Vec<String>,
     /// Where the local HTTP server listens; absent: there is none.
@@ -48,6 +77,7 @@ impl AgentConfig {
             token: token.into(),
             role: Role::Contributor,
             upload_bps: 20_000_000,
+            circumstances: Circumstances::default(),
             tracks: Vec::new(),
             listen: None,
             first_contact: Duration::from_secs(10),

@@ -286,6 +286,7 @@ impl EngineTask {
         let Snapshot {
             counters, playout, ..
         } = self.engine.snapshot(self.now());
+        let (backlogged_ms, backlogged_bytes) = self.outputs.links.backlog();
         let whole_ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.outputs.reports.send_replace(v1::Report {
             bytes_from_cdn: counters.bytes_from_cdn,
@@ -297,6 +298,8 @@ impl EngineTask {
             stall_ms: whole_ms(playout.stalled),
             cdn_overrun_bytes: counters.cdn_overrun_bytes,
             origin_mismatches: u32::try_from(counters.origin_mismatches).unwrap_or(u32::MAX),
+            backlogged_ms,
+            backlogged_bytes,
         });
     }
 

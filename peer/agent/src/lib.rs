@@ -15,6 +15,7 @@
 
 mod agent;
 mod alarm;
+mod backlog;
 mod backoff;
 mod cdn;
 mod config;
@@ -25,6 +26,7 @@ mod feed;
 mod hls;
 mod links;
 mod milestones;
+mod nat;
 mod session;
 mod stats;
 mod store;
@@ -33,7 +35,7 @@ pub mod transport;
 
 pub use agent::{Agent, StartError};
 pub use alarm::Alarm;
-pub use config::AgentConfig;
+pub use config::{AgentConfig, Circumstances, Device};
 pub use endpoint::EndpointError;
 pub use session::SessionEnd;
 

@@ -16,6 +16,7 @@ use espalier_peer_core::{Event, LinkDown, LinkSide, OutgoingFrame, PeerId, frame
 use espalier_proto::v1::{self, signal::Kind};
 use tokio::time::Instant;
 
+use crate::backlog::{Backlog, Reading};
 use crate::transport::{
     CloseReason, EventSender, Link, LinkId, SendError, Signal, Transport, TransportEvent,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Links {
     next_link: u64,
     waiting: VecDeque<Waiting>,
     outcomes: VecDeque<Outcome>,
+    backlog: Backlog,
 }
 
 /// A link that the engine asked for.
@@ -56,6 +58,7 @@ struct Slot {
     open: bool,
     queue: VecDeque<OutgoingFrame>,
     queued_bytes: u64,
+    reading: Reading,
 }
 
 struct Waiting {
@@ -74,6 +77,7 @@ impl Links {
             next_link: 0,
             waiting: VecDeque::new(),
             outcomes: VecDeque::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Links {
             open: false,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            reading: Reading::default(),
         };
         self.slots.insert(peer, slot);
         if side == LinkSide::Offer {
@@ -111,9 +116,11 @@ impl Links {
 
     /// Closes a link, or stops waiting for one. The engine hears nothing more of it.
     pub(crate) fn disconnect(&mut self, peer: PeerId) {
-        if let Some(slot) = self.slots.remove(&peer)
-            && let Some(link) = slot.link
-        {
+        let Some(mut slot) = self.slots.remove(&peer) else {
+            return;
+        };
+        self.backlog.remove(&mut slot.reading, Instant::now());
+        if let Some(link) = slot.link {
             self.owners.remove(&link.id());
             link.close();
         }
@@ -129,9 +136,17 @@ impl Links {
             self.lose(peer, LinkDown::Lost);
             return;
         }
-        slot.queued_bytes += frame.length();
+        let (now, added) = (Instant::now(), frame.length());
+        slot.measure(&mut self.backlog, 0, now);
+        slot.queued_bytes += added;
         slot.queue.push_back(frame);
         slot.flush();
+        slot.measure(&mut self.backlog, added, now);
+    }
+
+    /// Milliseconds through which some link was behind, and the bytes that left meanwhile.
+    pub(crate) fn backlog(&self) -> (u64, u64) {
+        self.backlog.totals()
     }
 
     /// Sends a ping, or drops it if there is no room.
@@ -173,6 +188,7 @@ impl Links {
             TransportEvent::Ping { bytes, .. } => self.tell(Event::Ping { peer, bytes }),
             TransportEvent::Writable { .. } => {
                 slot.flush();
+                slot.measure(&mut self.backlog, 0, Instant::now());
                 let bytes = slot.buffered();
                 self.tell(Event::Buffered { peer, bytes });
             }
@@ -387,6 +403,14 @@ impl Slot {
             }
             self.queued_bytes -= frame.length();
             self.queue.pop_front();
+        }
+    }
+
+    /// Takes in what waits on an open link, `added` of it since the last time.
+    fn measure(&mut self, backlog: &mut Backlog, added: u64, now: Instant) {
+        if self.open {
+            let buffered = self.buffered();
+            backlog.read(&mut self.reading, buffered, added, now);
         }
     }
 

@@ -10,6 +10,8 @@ use espalier_media::TrustedKeys;
 use espalier_peer_core as core;
 use espalier_proto::v1;
 
+use crate::config::{Circumstances, Device};
+
 use crate::session::SessionRequest;
 
 /// Into how many stripes a node may cut a track.
@@ -214,6 +216,23 @@ pub(crate) fn neighbours(assignment: &core::Assignment) -> Vec<core::PeerId> {
     sources
         .chain(assignment.children.iter().map(|child| child.peer))
         .collect()
+}
+
+/// What the peer says of itself before it has observed its network.
+pub(crate) fn profile_out(circumstances: Circumstances) -> v1::Profile {
+    let device = match circumstances.device {
+        Device::Unknown => v1::DeviceClass::Unspecified,
+        Device::Desktop => v1::DeviceClass::Desktop,
+        Device::Tv => v1::DeviceClass::Tv,
+        Device::Mobile => v1::DeviceClass::Mobile,
+        Device::Server => v1::DeviceClass::Server,
+    };
+    v1::Profile {
+        device: device.into(),
+        metered: circumstances.metered,
+        on_battery: circumstances.on_battery,
+        nat: v1::NatClass::Unspecified.into(),
+    }
 }
 
 #[cfg(test)]

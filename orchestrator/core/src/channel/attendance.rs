@@ -5,10 +5,11 @@ use crate::commands::{Alarm, ChannelCommand};
 use crate::events::SessionOpened;
 use crate::forest::Returning;
 use crate::ids::{PeerId, TrackName};
+use crate::profile::PeerProfile;
 
 impl ChannelEngine {
-    pub(super) fn open(&mut self, opened: SessionOpened) {
-        let peer = opened.peer;
+    pub(super) fn open(&mut self, mut opened: SessionOpened) {
+        let (peer, role, claim) = (opened.peer, opened.role, opened.upload_bps);
         if !self.sessions.attach(peer, opened.attachment) {
             return;
         }
@@ -19,6 +20,7 @@ impl ChannelEngine {
             self.remove(&[peer]);
             self.sessions.attach(peer, opened.attachment);
         }
+        self.weigh_claim(&mut opened);
         if !opened.held.is_empty() || opened.generation.is_some() {
             self.counters.returns(peer);
         }
@@ -62,6 +64,7 @@ impl ChannelEngine {
             self.forest.adopt(vec![returning], self.now);
             self.apply_record(peer);
         }
+        self.start_upload(peer, role, claim);
     }
 
     fn join(&mut self, opened: SessionOpened) {
@@ -74,6 +77,18 @@ impl ChannelEngine {
         self.apply_record(opened.peer);
         self.forest.want(peer, opened.tracks, self.now);
         self.forest.touched(opened.peer);
+    }
+
+    /// Takes in that a peer is something else than it was.
+    pub(super) fn change_profile(&mut self, peer: PeerId, profile: PeerProfile) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.set_profile(peer, profile);
+        }
+        if let Some(known) = self.forest.find(peer) {
+            let record = self.forest.peer(known);
+            let offered = (record.role, record.upload_bps, profile);
+            self.forest.set_offer(known, offered, self.now);
+        }
     }
 
     /// Makes what is remembered of a peer hold again.
@@ -141,6 +156,7 @@ impl ChannelEngine {
             self.sessions.remove(*peer);
             self.dispatch.remove(*peer);
             self.counters.remove(*peer);
+            self.uploads.remove(peer);
             if let Some(recovery) = &mut self.recovery {
                 recovery.remove(*peer);
             }

@@ -43,6 +43,7 @@ impl ChannelEngine {
                 }
             }
             LinkState::Late => {
+                self.learn_from_lateness(neighbour, peer);
                 if self.forest.relieve(peer, neighbour, self.now) {
                     self.forest.part(peer, neighbour, self.now + AFTER_FAILURE);
                 }

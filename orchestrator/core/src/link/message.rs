@@ -3,6 +3,7 @@
 use crate::commands::Assignment;
 use crate::events::{ChannelEvent, LinkReport, PeerReport, SessionOpened, SourceReport};
 use crate::ids::{ChannelId, Generation, NodeId, PeerId, TrackName};
+use crate::profile::PeerProfile;
 
 /// From a gateway to the owner of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub enum Said {
     Acknowledged(Generation),
     /// It watches these tracks.
     WantTracks(Vec<TrackName>),
+    /// It is this from now on.
+    Profile(PeerProfile),
     /// About one of its links.
     Link(LinkReport),
     /// About one of its sources.
@@ -97,6 +100,7 @@ impl Said {
         match self {
             Self::Acknowledged(generation) => ChannelEvent::Acknowledged { peer, generation },
             Self::WantTracks(tracks) => ChannelEvent::WantTracks { peer, tracks },
+            Self::Profile(profile) => ChannelEvent::ProfileChanged { peer, profile },
             Self::Link(report) => ChannelEvent::Link(LinkReport { peer, ..report }),
             Self::Source(report) => ChannelEvent::Source(SourceReport { peer, ..report }),
         }

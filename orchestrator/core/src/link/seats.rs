@@ -408,6 +408,7 @@ fn remember(opened: &mut SessionOpened, said: &Said) {
                 held.source = report.source;
             }
         }
+        Said::Profile(profile) => opened.profile = *profile,
         Said::Acknowledged(_) | Said::Link(_) => {}
     }
 }

@@ -30,6 +30,9 @@ pub struct PolicyDraft {
     pub allow_mobile: Option<bool>,
     /// Planned moves per viewer and hour in the steady state, at the most; default 1.
     pub max_planned_moves_per_viewer_hour: Option<u32>,
+    /// Whether what a contributor claims to upload is only the most that is planned with, and what it has
+    /// shown to carry counts; default no.
+    pub learn_upload: Option<bool>,
     /// How many peers of a region the planner may have the CDN feed; regions not named have no limit of
     /// their own.
     pub cdn_budget_by_region: Vec<RegionBudget>,

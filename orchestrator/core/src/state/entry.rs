@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::profile::PeerProfile;
 
 /// The version of [`Entry`] that this program writes, and the only one that it reads.
-pub const ENTRY_VERSION: u16 = 4;
+pub const ENTRY_VERSION: u16 = 5;
 
 const WHAT: &str = "a channel's entry";
 
@@ -338,7 +338,7 @@ mod tests {
     fn bytes_say_everything_and_begin_with_the_version() {
         for entry in [full(), Entry::new(1, Duration::ZERO)] {
             let bytes = entry.encode().unwrap();
-            assert_eq!(bytes[0], 4);
+            assert_eq!(bytes[0], 5);
             assert_eq!(Entry::decode(&bytes), Ok(entry));
         }
         assert!(!full().is_empty());
@@ -348,10 +348,10 @@ mod tests {
     #[test]
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = full().encode().unwrap();
-        bytes[0] = 5;
+        bytes[0] = 6;
         let error = DecodeError::UnknownVersion {
             what: WHAT,
-            version: 5,
+            version: 6,
         };
         assert_eq!(Entry::decode(&bytes), Err(error));
     }

@@ -18,7 +18,7 @@ use crate::ids::ChannelId;
 use crate::policy::{Policy, PolicyDraft};
 
 /// The version of [`ShardEntry`] that this program writes, and the only one that it reads.
-pub const SHARD_ENTRY_VERSION: u16 = 2;
+pub const SHARD_ENTRY_VERSION: u16 = 3;
 
 const WHAT: &str = "a shard's entry";
 /// The longest text in a channel's settings.

@@ -18,7 +18,7 @@ use super::codec::{DecodeError, Writer};
 use super::hash::StateHash;
 
 const MAGIC: &[u8; 7] = b"ESPSNAP";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const WHAT: &str = "a snapshot";
 /// A frame is closed when it has as many bytes.
 const FRAME_BYTES: usize = 64 << 10;

@@ -118,10 +118,10 @@ fn a_bad_entry_changes_nothing() {
     for (entry, refusal) in [
         (
             Entry {
-                version: 5,
+                version: 6,
                 ..new()
             },
-            Refusal::Version(5),
+            Refusal::Version(6),
         ),
         (Entry::new(8, Duration::ZERO), Refusal::Incarnation),
         (

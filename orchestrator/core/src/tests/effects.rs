@@ -293,3 +293,26 @@ fn a_changed_profile_is_in_the_log_and_an_equal_one_is_not() {
     assert_eq!(entry.edges, [], "its place is what it was");
     assert_eq!(engine.profile(peer(1)), PeerProfile::default());
 }
+
+#[test]
+fn what_a_peer_finds_out_about_itself_is_in_the_log() {
+    let mut engine = engine();
+    engine.handle(ChannelEvent::SessionOpened(opened(1, 1)), Duration::ZERO);
+    while engine.poll_command().is_some() {}
+    let profile = PeerProfile {
+        nat: NatClass::Symmetric,
+        ..PeerProfile::default()
+    };
+    let changed = |peer| ChannelEvent::ProfileChanged { peer, profile };
+    engine.handle(changed(peer(1)), Duration::ZERO);
+    let Some(ChannelCommand::Commit { entry }) = engine.poll_command() else {
+        panic!("no entry")
+    };
+    assert_eq!(entry.peers[0].record.profile, profile);
+    assert_eq!(entry.peers[0].record.upload_bps, 8 * MBIT);
+    assert_eq!(engine.profile(peer(1)), profile);
+    for again in [peer(1), peer(9)] {
+        engine.handle(changed(again), Duration::ZERO);
+        assert_eq!(engine.poll_command(), None, "{again}");
+    }
+}

@@ -15,10 +15,12 @@ use tonic::{Request, Response, Status};
 use url::Url;
 
 use super::forward::{Place, Router, answer, forwarded};
+use super::plans::Plans;
 use super::resource::{channel_id, short};
 use super::{paging, watch};
 use crate::channel::ChannelView;
 use crate::directory::{Channel, Directory, Wanted, check_policy};
+use crate::policies;
 use crate::status::{ChannelError, Violation};
 use crate::translate::{self, Faults};
 use espalier_orchestrator_core::PolicyDraft;
@@ -33,6 +35,7 @@ pub(crate) struct ChannelApi {
     directory: Arc<Directory>,
     router: Router,
     issuer: IssuerKey,
+    plans: Plans,
 }
 
 impl ChannelApi {
@@ -41,6 +44,7 @@ impl ChannelApi {
             directory,
             router,
             issuer,
+            plans: Plans::default(),
         }
     }
 }
@@ -119,7 +123,7 @@ impl ChannelService for ChannelApi {
             .map(|mask| mask.paths)
             .unwrap_or_default();
         let mask = check_mask(&paths, wanted.policy.is_some())?;
-        let given = translate::policy_record(wanted.policy.as_ref());
+        let given = given_policy("channel.policy", wanted.policy.as_ref())?;
         let update = |old: &PolicyDraft| mask.apply(old, &given);
         let channel = self.directory.update(&id, &wanted.etag, update).await?;
         Ok(Response::new(describe_now(&channel).await?))
@@ -156,6 +160,25 @@ impl ChannelService for ChannelApi {
         Ok(Response::new(Box::pin(states)))
     }
 
+    async fn plan_channel(
+        &self,
+        request: Request<v1::PlanChannelRequest>,
+    ) -> Result<Response<v1::PlanChannelResponse>, Status> {
+        let id = channel_id("name", &request.get_ref().name)?;
+        if let Place::There(owner) = self.router.place(&id, &request)? {
+            let request = forwarded(request.into_inner());
+            return answer(Client::new(owner).plan_channel(request).await);
+        }
+        let request = request.into_inner();
+        let channel = self.directory.find_current(&id).await?;
+        let paths = request.update_mask.unwrap_or_default().paths;
+        let mask = check_mask(&paths, request.policy.is_some())?;
+        let given = given_policy("policy", request.policy.as_ref())?;
+        let wanted = mask.apply(&channel.record.borrow().policy, &given);
+        let plan = self.plans.plan(&channel, check_policy(&wanted)?).await?;
+        Ok(Response::new(plan))
+    }
+
     async fn issue_viewer_token(
         &self,
         request: Request<v1::IssueViewerTokenRequest>,
@@ -189,6 +212,12 @@ impl ChannelService for ChannelApi {
     }
 }
 
+fn given_policy(field: &str, policy: Option<&v1::Policy>) -> Result<PolicyDraft, ChannelError> {
+    let mut faults = Faults::default();
+    let given = policies::policy_in(&mut faults, field, policy);
+    faults.result(Some(given)).map_err(ChannelError::Invalid)
+}
+
 fn invalid(field: &str, problem: &str) -> ChannelError {
     ChannelError::Invalid(vec![Violation {
         field: field.to_owned(),
@@ -213,7 +242,7 @@ fn check_create(request: v1::CreateChannelRequest) -> Result<Wanted, ChannelErro
     if !channel.signer_uri.is_empty() {
         check_uri(&mut faults, "channel.signer_uri", &channel.signer_uri);
     }
-    let policy = translate::policy_record(channel.policy.as_ref());
+    let policy = policies::policy_in(&mut faults, "channel.policy", channel.policy.as_ref());
     if let Err(ChannelError::Invalid(mistakes)) = check_policy(&policy) {
         faults.0.extend(mistakes);
     }
@@ -253,21 +282,11 @@ fn check_ttl(ttl: Option<prost_types::Duration>) -> Result<Duration, ChannelErro
 }
 
 /// Which fields of the policy an update replaces.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum PolicyMask {
     Whole,
     Nothing,
-    Fields(Vec<PolicyField>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PolicyField {
-    TargetRoots,
-    MaxPlannedRoots,
-    MaxDepth,
-    OverheadPermille,
-    MaxChildren,
-    CdnLease,
+    Fields(Vec<fn(&mut PolicyDraft, &PolicyDraft)>),
 }
 
 /// Reads an update mask. Without one, what the request carries is replaced (AIP-134).
@@ -284,7 +303,7 @@ fn check_mask(paths: &[String], has_policy: bool) -> Result<PolicyMask, ChannelE
     }
     let mut faults = Faults::default();
     let fields = paths.iter().filter_map(|path| {
-        let field = policy_field(path);
+        let field = path.strip_prefix("policy.").and_then(policies::replace);
         if field.is_none() {
             faults.add(
                 "update_mask",
@@ -303,18 +322,6 @@ fn check_mask(paths: &[String], has_policy: bool) -> Result<PolicyMask, ChannelE
         .map_err(ChannelError::Invalid)
 }
 
-fn policy_field(path: &str) -> Option<PolicyField> {
-    match path.strip_prefix("policy.")? {
-        "target_roots" => Some(PolicyField::TargetRoots),
-        "max_planned_roots" => Some(PolicyField::MaxPlannedRoots),
-        "max_depth" => Some(PolicyField::MaxDepth),
-        "overhead_permille" => Some(PolicyField::OverheadPermille),
-        "max_children" => Some(PolicyField::MaxChildren),
-        "cdn_lease_bps" => Some(PolicyField::CdnLease),
-        _ => None,
-    }
-}
-
 impl PolicyMask {
     fn apply(&self, old: &PolicyDraft, given: &PolicyDraft) -> PolicyDraft {
         let fields = match self {
@@ -323,15 +330,8 @@ impl PolicyMask {
             Self::Fields(fields) => fields,
         };
         let mut new = old.clone();
-        for field in fields {
-            match field {
-                PolicyField::TargetRoots => new.target_roots = given.target_roots,
-                PolicyField::MaxPlannedRoots => new.max_planned_roots = given.max_planned_roots,
-                PolicyField::MaxDepth => new.max_depth = given.max_depth,
-                PolicyField::OverheadPermille => new.overhead_permille = given.overhead_permille,
-                PolicyField::MaxChildren => new.max_children = given.max_children,
-                PolicyField::CdnLease => new.cdn_lease_bps = given.cdn_lease_bps,
-            }
+        for replace in fields {
+            replace(&mut new, given);
         }
         new
     }
@@ -357,7 +357,7 @@ fn describe(channel: &Channel, view: &ChannelView) -> v1::Channel {
         name: format!("channels/{}", record.id),
         origin_uri: record.origin_uri.clone(),
         signer_uri: record.signer_uri.clone().unwrap_or_default(),
-        policy: Some(translate::policy_out(&record.policy)),
+        policy: Some(policies::policy_out(&record.policy)),
         create_time: Some(translate::timestamp_ms(record.create_time_ms)),
         etag: record.etag.clone(),
         public_keys: channel.public_keys(&[]),

@@ -6,6 +6,7 @@ mod cluster_view;
 mod forward;
 mod paging;
 mod peer_service;
+mod plans;
 mod resource;
 mod signer_service;
 mod topology_service;

@@ -1,10 +1,11 @@
 //! `espalier.v1.PeerService`: lets peers in.
 
 use core::time::Duration;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use espalier_orchestrator_core::{PeerId, PeerProfile, SessionOpened};
+use espalier_orchestrator_core::{Locality, PeerId, SessionOpened};
 use espalier_proto::v1;
 use espalier_proto::v1::peer_message;
 use espalier_proto::v1::peer_service_server::PeerService;
@@ -17,17 +18,21 @@ use crate::channel::HandleError;
 use crate::config::Limits;
 use crate::directory::{Channel, Directory};
 use crate::gateway::{
-    Admission, Closing, Joining, Line, Outgoing, Session, SessionStart, clock_ms,
+    Admission, Closing, Joining, Line, Locator, Outgoing, Session, SessionStart, clock_ms,
 };
 use crate::ownership::Ownership;
 use crate::status::SessionError;
 use crate::ticket::TicketKey;
+use crate::translate;
 
 /// How long a peer may take to say who it is.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a peer that cannot show that its id is its own waits for the channel's owner.
 const ADMIT_WITHIN: Duration = Duration::from_secs(4);
+
+/// Where proxies name whom they speak for.
+const FORWARDED: &str = "x-forwarded-for";
 
 /// What sessions need of the node.
 pub(crate) struct PeerNode {
@@ -37,6 +42,9 @@ pub(crate) struct PeerNode {
     pub(crate) tickets: TicketKey,
     pub(crate) limits: Limits,
     pub(crate) stun_uris: Vec<String>,
+    /// The host and the ports of the node's own STUN; no ports: it has none.
+    pub(crate) stun: (String, Vec<u32>),
+    pub(crate) locator: Locator,
 }
 
 /// The service.
@@ -72,11 +80,13 @@ impl PeerService for PeerApi {
         let place = Arc::clone(&self.sessions)
             .try_acquire_owned()
             .map_err(|_| SessionError::TooMany { limit })?;
+        let address = request.remote_addr().map(|address| address.ip());
         let (metadata, _, incoming) = request.into_parts();
         let (line, outgoing) = Line::new(self.node.limits.session_queue);
         let newcomer = Newcomer {
             node: Arc::clone(&self.node),
             metadata,
+            address,
             line,
             _place: place,
         };
@@ -89,6 +99,8 @@ impl PeerService for PeerApi {
 struct Newcomer {
     node: Arc<PeerNode>,
     metadata: MetadataMap,
+    /// Whence the peer, or a proxy, has connected.
+    address: Option<IpAddr>,
     line: Line,
     /// Given back when the session ends.
     _place: OwnedSemaphorePermit,
@@ -130,8 +142,9 @@ impl Newcomer {
             .map_err(|_unknown| SessionError::Channel(HandleError::NoOwner))?
             .ok_or_else(|| self.absent(id.as_str()))?;
         let peer = admission.peer;
+        let locality = self.locality(&channel);
         let joining = Joining {
-            opened: opened(admission),
+            opened: opened(admission, locality),
             proven,
             line: self.line.clone(),
             welcome: self.welcome(&channel, &claims.keys, peer.0),
@@ -164,10 +177,20 @@ impl Newcomer {
         Ok(SessionStart {
             peer,
             attachment,
+            locality,
             board: Arc::clone(&channel.board),
             line: self.line.clone(),
             messages_per_second: node.limits.messages_per_second_per_session,
         })
+    }
+
+    /// Where the peer is, by the channel's policy and what this node knows.
+    fn locality(&self, channel: &Channel) -> Locality {
+        let locator = &self.node.locator;
+        let forwarded = self.metadata.get_all(FORWARDED).iter();
+        let forwarded: Vec<_> = forwarded.filter_map(|line| line.to_str().ok()).collect();
+        let client = locator.client(self.address, &forwarded);
+        locator.locate(client, &channel.record.borrow().policy.sites)
     }
 
     /// A channel that is not here: there is none, or this node is about to have none.
@@ -198,17 +221,19 @@ impl Newcomer {
             origin_uri: record.origin_uri.clone(),
             stun_uris: node.stun_uris.clone(),
             endpoints: node.ownership.endpoints(),
+            stun_host: node.stun.0.clone(),
+            stun_ports: node.stun.1.clone(),
         }
     }
 }
 
-fn opened(admission: Admission) -> SessionOpened {
+fn opened(admission: Admission, locality: Locality) -> SessionOpened {
     SessionOpened {
         peer: admission.peer,
         attachment: admission.attempt,
         role: admission.role,
         upload_bps: admission.upload_bps,
-        profile: PeerProfile::default(),
+        profile: translate::profile(admission.profile.as_ref(), locality),
         tracks: admission.tracks,
         held: admission.held,
         generation: admission.generation,
@@ -246,6 +271,7 @@ async fn first_message(incoming: &mut Streaming<v1::PeerMessage>) -> Result<v1::
         Some(
             peer_message::Kind::Acknowledge(_)
             | peer_message::Kind::Signal(_)
+            | peer_message::Kind::Profile(_)
             | peer_message::Kind::Report(_)
             | peer_message::Kind::WantTracks(_)
             | peer_message::Kind::LinkEvent(_)

@@ -158,7 +158,7 @@ mod tests {
     use std::task::Poll;
     use std::time::Duration;
 
-    use espalier_orchestrator_core::state::Entry;
+    use espalier_orchestrator_core::state::{ChannelState, Entry};
     use espalier_orchestrator_core::{ChannelConfig, ChannelEngine};
     use futures::FutureExt as _;
     use futures::future::BoxFuture;
@@ -184,6 +184,9 @@ mod tests {
             now: Duration,
         ) -> ChannelEngine {
             ChannelEngine::new(config, now)
+        }
+        fn state(&self, _channel: &ChannelId) -> Option<ChannelState> {
+            None
         }
         fn known_peers(&self, _channel: &ChannelId) -> Vec<PeerId> {
             Vec::new()

@@ -3,7 +3,9 @@
 use core::time::Duration;
 
 use espalier_cluster::ShardGroup;
-use espalier_orchestrator_core::state::{Entry, Outcome, ShardEntry, ShardOp, ShardState};
+use espalier_orchestrator_core::state::{
+    ChannelState, Entry, Outcome, ShardEntry, ShardOp, ShardState,
+};
 use espalier_orchestrator_core::{ChannelConfig, ChannelEngine, ChannelId, PeerId};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -20,6 +22,9 @@ pub(crate) struct CommitFailed;
 pub(crate) trait Log: Send + Sync + 'static {
     /// Makes the channel's engine from what is in the log.
     fn engine(&self, channel: &ChannelId, config: ChannelConfig, now: Duration) -> ChannelEngine;
+
+    /// The channel's records as they are now; `None`: there is no such channel.
+    fn state(&self, channel: &ChannelId) -> Option<ChannelState>;
 
     /// The peers that are in the channel according to the log.
     fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId>;
@@ -82,6 +87,11 @@ impl Log for GroupLog {
             // It has just been deleted: the log refuses what this engine decides.
             None => ChannelEngine::new(config, now),
         }
+    }
+
+    fn state(&self, channel: &ChannelId) -> Option<ChannelState> {
+        self.0
+            .read(|_, shard: &ShardState| Some(shard.channel(channel)?.state.clone()))
     }
 
     fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId> {

@@ -4,8 +4,11 @@
 //! every mistake with its key, or from [`NodeConfig::dev`].
 
 mod cluster;
+pub(crate) mod geo;
 mod limits;
+mod locality;
 mod reader;
+mod stun;
 mod toml_file;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +16,9 @@ use std::path::PathBuf;
 
 pub use cluster::{ClusterPlace, DEFAULT_CLUSTER_PORT};
 pub use limits::Limits;
+pub use locality::LocalityConfig;
 pub use reader::{ConfigMistakes, Mistake};
+pub use stun::StunConfig;
 
 use crate::api_token::TokenHash;
 use espalier_token::VerifierKey;
@@ -40,6 +45,10 @@ pub struct NodeConfig {
     pub api_tokens: Vec<TokenHash>,
     /// STUN servers that peers are told of, `stun:host:port`.
     pub stun_uris: Vec<String>,
+    /// Where the node itself answers STUN; `None`: nowhere.
+    pub stun: Option<StunConfig>,
+    /// How the node finds out where its peers are.
+    pub locality: LocalityConfig,
     /// The node's place among others; `None`: it is a cluster of one.
     pub cluster: Option<ClusterPlace>,
     /// Bounds on what clients may use.
@@ -73,6 +82,8 @@ impl NodeConfig {
             issuers: Vec::new(),
             api_tokens: Vec::new(),
             stun_uris: Vec::new(),
+            stun: None,
+            locality: LocalityConfig::default(),
             cluster: None,
             limits: Limits::default(),
         }

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use espalier_token::{KeyError, VerifierKey};
 
 use super::reader::{ConfigMistakes, Mistake, Section};
-use super::{DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, NodeConfig, TlsConfig, cluster};
+use super::{
+    DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, LocalityConfig, NodeConfig, TlsConfig, cluster,
+    locality, stun,
+};
 use crate::api_token::{TokenHash, read_token_file};
 
 impl NodeConfig {
@@ -74,6 +77,12 @@ fn read(root: &mut Section<'_>, base: &Path) -> NodeConfig {
             .collect(),
         api_tokens: api_tokens(root, base),
         stun_uris: stun_uris(root),
+        stun: root.section("stun").map(stun::read),
+        locality: root
+            .section("locality")
+            .map_or_else(LocalityConfig::default, |section| {
+                locality::read(section, base)
+            }),
         cluster: root
             .section("cluster")
             .and_then(|section| cluster::read(section, base)),

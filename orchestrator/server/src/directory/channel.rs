@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use espalier_orchestrator_core::state::ChannelState;
 use espalier_orchestrator_core::{ChannelId, Policy};
 use espalier_signer::SignerHandle;
 use tokio::sync::watch;
@@ -71,6 +72,11 @@ impl Channel {
     /// When this node does not own the channel.
     pub(crate) fn actor(&self) -> Result<ChannelHandle, HandleError> {
         self.part.owner.actor(&self.id)
+    }
+
+    /// Returns the channel's records as they are now; `None`: this node does not own it.
+    pub(crate) fn records(&self) -> Option<ChannelState> {
+        self.part.owner.records(&self.id)
     }
 
     pub(super) async fn end(&self, deleted: bool) {

@@ -21,6 +21,8 @@ pub(crate) struct Admission {
     pub(crate) channel: ChannelId,
     pub(crate) role: PeerRole,
     pub(crate) upload_bps: u64,
+    /// What the peer says that it is.
+    pub(crate) profile: Option<v1::Profile>,
     pub(crate) tracks: Vec<TrackName>,
     pub(crate) held: Vec<HeldEdge>,
     pub(crate) generation: Option<Generation>,
@@ -78,6 +80,7 @@ impl Admission {
             } else {
                 open.upload_bps
             },
+            profile: open.profile,
             tracks,
             held,
             generation: open.generation.map(translate::generation),

@@ -8,6 +8,7 @@
 mod admission;
 mod gate;
 mod line;
+mod locality;
 mod move_pace;
 mod remote;
 mod session;
@@ -18,6 +19,7 @@ mod switchboard;
 pub(crate) use admission::Admission;
 pub(crate) use gate::Gate;
 pub(crate) use line::{Closing, Line, Outgoing};
+pub(crate) use locality::Locator;
 pub(crate) use move_pace::MovePace;
 pub(crate) use session::{Session, SessionStart};
 pub(crate) use signal_posts::SignalPosts;

@@ -3,8 +3,8 @@
 use core::num::NonZeroU32;
 use std::sync::Arc;
 
-use espalier_orchestrator_core::PeerId;
 use espalier_orchestrator_core::link::Said;
+use espalier_orchestrator_core::{Locality, PeerId};
 use espalier_proto::v1::{self, peer_message::Kind, signal};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
@@ -26,6 +26,8 @@ const MAX_LINE: usize = 4 * 1024;
 pub(crate) struct SessionStart {
     pub(crate) peer: PeerId,
     pub(crate) attachment: u64,
+    /// Where the peer is, as this gateway sees it.
+    pub(crate) locality: Locality,
     pub(crate) board: Arc<Switchboard>,
     pub(crate) line: Line,
     pub(crate) messages_per_second: u32,
@@ -96,6 +98,10 @@ impl Session {
             Kind::WantTracks(wanted) => {
                 let tracks = translate::want_tracks(&wanted).map_err(SessionError::Invalid)?;
                 self.say(Said::WantTracks(tracks))?;
+            }
+            Kind::Profile(profile) => {
+                let profile = translate::profile(Some(&profile), self.start.locality);
+                self.say(Said::Profile(profile))?;
             }
             Kind::LinkEvent(event) => {
                 let report = translate::link_event(peer, &event).map_err(SessionError::Invalid)?;

@@ -63,6 +63,10 @@ fn change_in(change: wire::Change) -> Result<Change, Unreadable> {
             let tracks = translate::want_tracks(&wanted);
             Said::WantTracks(tracks.map_err(|_violations| Unreadable("a wish for tracks"))?)
         }
+        change::Kind::Placed(placed) => {
+            let profile = placed_in(Some(&placed));
+            Said::Profile(profile.ok_or(Unreadable("a peer's place"))?)
+        }
         change::Kind::LinkEvent(event) => {
             let report = translate::link_event(peer, &event);
             Said::Link(report.map_err(|_violations| Unreadable("a word about a link"))?)
@@ -97,7 +101,7 @@ fn attached_in(
         attachment,
         role,
         upload_bps: open.upload_bps,
-        profile: core_::PeerProfile::default(),
+        profile: placed_in(attached.placed.as_ref()).ok_or(unreadable)?,
         tracks,
         held,
         generation: open.generation.map(translate::generation),
@@ -107,6 +111,17 @@ fn attached_in(
         proven: attached.proven,
         asked: attached.asked,
     })
+}
+
+fn placed_in(placed: Option<&wire::Placed>) -> Option<core_::PeerProfile> {
+    let Some(placed) = placed else {
+        return Some(core_::PeerProfile::default());
+    };
+    let locality = match &placed.locality {
+        Some(locality) => translate::locality_in(locality)?,
+        None => core_::Locality::default(),
+    };
+    Some(translate::profile(placed.profile.as_ref(), locality))
 }
 
 pub(crate) fn to_gateway_in(message: wire::ToGateway) -> Result<ToGateway, Unreadable> {

@@ -40,13 +40,27 @@ mod tests {
         }
     }
 
+    fn profile() -> core_::PeerProfile {
+        core_::PeerProfile {
+            device: core_::DeviceClass::Tv,
+            nat: core_::NatClass::Symmetric,
+            locality: core_::Locality {
+                lan: u64::MAX,
+                site: 3,
+                asn: 64_496,
+                region: 83,
+            },
+            ..core_::PeerProfile::default()
+        }
+    }
+
     fn changes() -> Vec<Change> {
         let session = core_::SessionOpened {
             peer: PEER,
             attachment: 77,
             role: core_::PeerRole::Relay,
             upload_bps: 5,
-            profile: core_::PeerProfile::default(),
+            profile: profile(),
             tracks: vec!["v0".parse().unwrap()],
             held: vec![core_::HeldEdge {
                 track: "v0".parse().unwrap(),
@@ -90,6 +104,7 @@ mod tests {
             Change::Left { peer, attachment },
             said(Said::Acknowledged(generation())),
             said(Said::WantTracks(vec!["v1".parse().unwrap()])),
+            said(Said::Profile(profile())),
             said(Said::Link(link)),
             said(Said::Source(source)),
         ]
@@ -112,8 +127,8 @@ mod tests {
             latency_ms: 5,
             stalls: 6,
             stall_ms: 7,
-            backlogged_ms: 0,
-            backlogged_bytes: 0,
+            backlogged_ms: 8,
+            backlogged_bytes: 9,
         };
         messages.push(ToOwner::Reports {
             channel,

@@ -9,7 +9,7 @@ use espalier_proto::cluster::v1 as wire;
 use espalier_proto::cluster::v1::{change, to_gateway, to_owner};
 use espalier_proto::v1;
 
-use crate::translate::{assignment_out, generation_out, source_out};
+use crate::translate::{assignment_out, generation_out, locality_out, profile_out, source_out};
 
 pub(crate) fn to_owner_out(message: ToOwner) -> wire::ToOwner {
     let kind = match message {
@@ -86,6 +86,14 @@ fn attached_out(attached: &Attached) -> wire::Attached {
         }),
         proven: attached.proven,
         asked: attached.asked,
+        placed: Some(placed_out(&session.profile)),
+    }
+}
+
+fn placed_out(profile: &core_::PeerProfile) -> wire::Placed {
+    wire::Placed {
+        profile: Some(profile_out(profile)),
+        locality: Some(locality_out(&profile.locality)),
     }
 }
 
@@ -97,6 +105,7 @@ fn said_out(said: &Said) -> change::Kind {
         Said::WantTracks(tracks) => change::Kind::WantTracks(v1::WantTracks {
             tracks: tracks.iter().map(TrackName::to_string).collect(),
         }),
+        Said::Profile(profile) => change::Kind::Placed(placed_out(profile)),
         Said::Link(report) => {
             let state = match report.state {
                 LinkState::Up => v1::LinkState::Up,
@@ -141,6 +150,8 @@ fn report_out((peer, report): &(PeerId, core_::PeerReport)) -> wire::PeerReport 
             latency_ms: report.latency_ms,
             stalls: report.stalls,
             stall_ms: report.stall_ms,
+            backlogged_ms: report.backlogged_ms,
+            backlogged_bytes: report.backlogged_bytes,
             ..v1::Report::default()
         }),
     }

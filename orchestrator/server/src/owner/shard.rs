@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use espalier_orchestrator_core::ChannelId;
+use espalier_orchestrator_core::state::ChannelState;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -186,6 +187,12 @@ impl ShardOwner {
             actor.ended.cancel();
             actor.handle.stop(deleted).await;
         }
+    }
+
+    /// Returns a channel's records as they are now, if its actor runs here.
+    pub(crate) fn records(&self, channel: &ChannelId) -> Option<ChannelState> {
+        self.channel(channel)?;
+        self.log.state(channel)
     }
 
     /// Returns a channel's actor, if it runs here.

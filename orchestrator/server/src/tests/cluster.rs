@@ -125,6 +125,10 @@ impl Log for SharedLog {
         ChannelEngine::from_state(state, config.term, now)
     }
 
+    fn state(&self, channel: &ChannelId) -> Option<ChannelState> {
+        self.0.state.lock().unwrap().channels.get(channel).cloned()
+    }
+
     fn known_peers(&self, channel: &ChannelId) -> Vec<PeerId> {
         let state = self.0.state.lock().unwrap();
         let channel = state.channels.get(channel).into_iter();

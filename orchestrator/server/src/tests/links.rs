@@ -254,13 +254,13 @@ async fn policies_change_and_channels_end_at_whichever_node_is_asked() {
     let update = v1::UpdateChannelRequest {
         channel: Some(v1::Channel {
             name: "channels/news".to_owned(),
-            policy: Some(policy),
+            policy: Some(policy.clone()),
             ..v1::Channel::default()
         }),
         update_mask: None,
     };
     let updated = cluster.nodes[1].channels().update_channel(update).await;
-    assert_eq!(updated.unwrap().into_inner().policy, Some(policy));
+    assert_eq!(updated.unwrap().into_inner().policy, Some(policy.clone()));
     assert_eq!(cluster.nodes[0].get("news").await.policy, Some(policy));
     let delete = v1::DeleteChannelRequest {
         name: "channels/news".to_owned(),

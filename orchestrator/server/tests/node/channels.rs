@@ -57,7 +57,7 @@ async fn a_channel_is_created_found_listed_changed_and_deleted() {
             paths: vec![path.to_owned()],
         }),
     };
-    let request = update(&created.etag, "policy.max_depth", policy);
+    let request = update(&created.etag, "policy.max_depth", policy.clone());
     let updated = channels
         .update_channel(request.clone())
         .await

@@ -8,6 +8,7 @@ mod cluster_service;
 mod command_line;
 mod listener;
 mod members;
+mod profiles;
 mod restart;
 mod sessions;
 mod signer_elsewhere;

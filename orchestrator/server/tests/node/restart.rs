@@ -273,7 +273,7 @@ async fn a_deleted_channel_stays_deleted_and_a_changed_policy_stays_changed() {
     let update = v1::UpdateChannelRequest {
         channel: Some(v1::Channel {
             name: "channels/new".to_owned(),
-            policy: Some(policy),
+            policy: Some(policy.clone()),
             ..v1::Channel::default()
         }),
         update_mask: None,

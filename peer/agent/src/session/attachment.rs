@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::error_chain;
+use crate::{error_chain, nat};
 
 use super::{Held, Outcome, Session, SessionEvent, SessionRequest};
 
@@ -80,6 +80,7 @@ impl Session {
             max_version: config.versions.1,
             agent: concat!("espalier-peer/", env!("CARGO_PKG_VERSION")).to_owned(),
             attempt: self.attempt,
+            profile: Some(config.profile),
         }
     }
 
@@ -87,8 +88,12 @@ impl Session {
         let Connected {
             outgoing,
             mut incoming,
-            welcome,
+            mut welcome,
         } = connected;
+        let stun = StunPorts::of(&welcome, self.nodes.current().uri().host());
+        welcome.stun_uris.extend(stun.as_ref().map(StunPorts::uri));
+        let mut observing = std::pin::pin!(observe(stun));
+        let mut observed = false;
         self.ticket = welcome.ticket.clone().into();
         self.attached_once = true;
         let interval = match welcome.report_interval_ms {
@@ -151,6 +156,15 @@ impl Session {
                         return Outcome::Left;
                     }
                 }
+                class = &mut observing, if !observed => {
+                    observed = true;
+                    let news = self.learn_class(class);
+                    if let Some(profile) = news
+                        && let Err(problem) = send(&outgoing, Kind::Profile(profile)).await
+                    {
+                        break lost(problem, true);
+                    }
+                }
                 () = until(moving) => {
                     return Outcome::Moving(Box::new(Left {
                         _outgoing: outgoing,
@@ -171,6 +185,54 @@ impl Session {
         }
         outcome
     }
+}
+
+impl Session {
+    /// Takes in what was observed of the network; returns what the node has to hear of it.
+    fn learn_class(&mut self, class: v1::NatClass) -> Option<v1::Profile> {
+        let profile = &mut self.config.profile;
+        if class == v1::NatClass::Unspecified || class == profile.nat() {
+            return None;
+        }
+        tracing::info!(?class, "what the network lets through");
+        profile.set_nat(class);
+        Some(*profile)
+    }
+}
+
+/// Where the node answers STUN.
+struct StunPorts {
+    host: String,
+    ports: [u16; 2],
+}
+
+impl StunPorts {
+    fn of(welcome: &v1::Welcome, dialled: Option<&str>) -> Option<Self> {
+        let host = match welcome.stun_host.as_str() {
+            "" => dialled?,
+            named => named,
+        };
+        let ports = welcome.stun_ports.as_slice().try_into().ok();
+        let [one, other]: [u32; 2] = ports?;
+        let ports = [one.try_into().ok()?, other.try_into().ok()?];
+        let host = host.to_owned();
+        Some(Self { host, ports })
+    }
+
+    fn uri(&self) -> String {
+        format!("stun:{}:{}", self.host, self.ports[0])
+    }
+}
+
+/// Observes the network while the session goes on. A node without STUN ports shows nothing.
+async fn observe(stun: Option<StunPorts>) -> v1::NatClass {
+    let Some(StunPorts { host, ports }) = stun else {
+        return v1::NatClass::Unspecified;
+    };
+    nat::observe(&host, ports).await.unwrap_or_else(|error| {
+        tracing::info!(%error, "the network cannot be observed");
+        v1::NatClass::Unspecified
+    })
 }
 
 struct Connected {

@@ -38,6 +38,8 @@ pub(crate) struct SessionConfig {
     pub(crate) channel: String,
     pub(crate) role: v1::PeerRole,
     pub(crate) upload_bps: u64,
+    /// What it is besides, its network as last observed included.
+    pub(crate) profile: v1::Profile,
     pub(crate) tracks: Vec<String>,
     /// How long to try before the first attachment.
     pub(crate) first_contact: Duration,

@@ -160,6 +160,7 @@ mod tests {
                 | Kind::Signal(_)
                 | Kind::Report(_)
                 | Kind::WantTracks(_)
+                | Kind::Profile(_)
                 | Kind::SourceEvent(_)
                 | Kind::Leave(_) => None,
             })

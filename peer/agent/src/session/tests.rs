@@ -179,6 +179,7 @@ impl Peer {
             channel: "demo".to_owned(),
             role: v1::PeerRole::Contributor,
             upload_bps: 5,
+            profile: v1::Profile::default(),
             tracks: vec!["v0".to_owned()],
             first_contact,
             versions: (1, 1),
@@ -572,4 +573,37 @@ async fn a_peer_that_knows_no_other_node_stays_to_the_end() {
     for _ in 0..3 {
         while !matches!(attachment.next().await, Kind::Report(_)) {}
     }
+}
+
+#[tokio::test]
+async fn a_peer_observes_its_network_and_says_so_now_and_when_it_returns() {
+    let port = || crate::nat::tests::port(|from| vec![from]);
+    let ports = [port().await, port().await];
+    let welcome = v1::Welcome {
+        stun_ports: ports.map(u32::from).to_vec(),
+        ..v1::Welcome::default()
+    };
+    let mut node = Node::start(any_port()).await;
+    let mut peer = Peer::start(node.address, "good", DEADLINE);
+    peer.opening(Held::default()).await;
+    let mut attachment = node.attachment().await;
+    let Kind::Open(open) = attachment.next().await else {
+        panic!("the first message is not Open")
+    };
+    assert_eq!(open.profile.unwrap().nat(), v1::NatClass::Unspecified);
+    attachment.say(node_message::Kind::Welcome(welcome)).await;
+    let SessionEvent::Welcomed(heard) = peer.event().await else {
+        panic!("not welcomed")
+    };
+    let uri = format!("stun:127.0.0.1:{}", ports[0]);
+    assert_eq!(heard.stun_uris, [uri], "links use it too");
+    let Kind::Profile(profile) = attachment.next_said().await else {
+        panic!("not what it has observed")
+    };
+    assert_eq!(profile.nat(), v1::NatClass::Open);
+    drop(attachment);
+    assert!(matches!(peer.event().await, SessionEvent::Detached));
+    peer.opening(Held::default()).await;
+    let open = node.attachment().await.open_and_welcome(b"").await;
+    assert_eq!(open.profile.unwrap().nat(), v1::NatClass::Open);
 }

@@ -39,6 +39,7 @@ impl Session {
                 let stripe = (report.track.clone(), report.stripe);
                 self.sources.insert(stripe, report.clone());
             }
+            Said::Profile(profile) => self.opened.profile = *profile,
             Said::Link(_) => {}
         }
     }
