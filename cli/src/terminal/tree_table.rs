@@ -45,7 +45,7 @@ fn rows(topology: &Topology) -> Vec<Row<'static>> {
     let mut rows = Vec::new();
     for forest in &forests {
         if forests.len() > 1 {
-            rows.push(Row::new([Cell::from(forest.track.to_owned().bold())]));
+            rows.push(Row::new([Cell::from(forest.name.clone().bold())]));
         }
         rows.extend(
             forest

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::model::{Source, Topology, state_name};
+use super::model::{Source, Topology, state_name, tree_name};
 
 /// Makes a digraph: solid edges carry the stream, dashed ones are standbys.
 pub(crate) fn dot(channel: &str, topology: &Topology) -> String {
@@ -11,14 +11,11 @@ pub(crate) fn dot(channel: &str, topology: &Topology) -> String {
          cdn [shape=oval];\n",
         quoted(channel)
     );
+    let striped = topology.striped();
     for node in &topology.nodes {
-        let id = quoted(&format!("{}/{}", node.track, node.peer));
-        let label = quoted(&format!(
-            "{}\n{} {}",
-            node.peer,
-            node.track,
-            state_name(node.state)
-        ));
+        let tree = tree_name(&node.track, node.stripe, &striped);
+        let id = quoted(&format!("{tree}/{}", node.peer));
+        let label = quoted(&format!("{}\n{tree} {}", node.peer, state_name(node.state)));
         let edges = [
             (&node.source, ""),
             (&node.standby, " [style=dashed, color=gray]"),
@@ -28,7 +25,7 @@ pub(crate) fn dot(channel: &str, topology: &Topology) -> String {
             match source {
                 Some(Source::Cdn) => line(&mut out, &format!("cdn -> {id}{style};")),
                 Some(Source::Peer(peer)) => {
-                    let parent = quoted(&format!("{}/{peer}", node.track));
+                    let parent = quoted(&format!("{tree}/{peer}"));
                     line(&mut out, &format!("{parent} -> {id}{style};"));
                 }
                 None => {}

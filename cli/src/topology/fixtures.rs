@@ -22,6 +22,7 @@ pub(crate) fn topology(edges: &[(&str, &str)]) -> Topology {
 pub(crate) fn node(peer: &str, source: &str) -> PeerNode {
     PeerNode {
         peer: peer.to_owned(),
+        stripe: 0,
         track: "video".to_owned(),
         source: match source {
             "" => None,

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::model::{PeerNode, Source, Topology};
+use super::model::{PeerNode, Source, Topology, tree_name};
 
-/// One track's tree as lines, parents before their children.
+/// One tree as lines, parents before their children.
 #[derive(Debug)]
 pub(crate) struct Forest<'a> {
-    pub(crate) track: &'a str,
+    /// Of which track, and which stripe of it.
+    pub(crate) name: String,
     /// The peers that the CDN reaches, directly or through others.
     pub(crate) placed: Vec<TreeLine<'a>>,
     /// The peers that it does not: joining, orphaned, or in a circle that should not be.
@@ -22,23 +23,27 @@ pub(crate) struct TreeLine<'a> {
     pub(crate) node: &'a PeerNode,
 }
 
-/// Children by their parent, within one track.
+/// Children by their parent, within one tree.
 type Children<'a> = BTreeMap<&'a Source, Vec<&'a PeerNode>>;
 
 impl<'a> Forest<'a> {
-    /// Makes the forest of each track, in the order of their names.
+    /// Makes the forest of each track and stripe, in the order of their names.
     pub(crate) fn of(topology: &'a Topology) -> Vec<Self> {
-        let mut tracks: BTreeMap<&str, Vec<&PeerNode>> = BTreeMap::new();
+        let mut trees: BTreeMap<(&str, u32), Vec<&PeerNode>> = BTreeMap::new();
         for node in &topology.nodes {
-            tracks.entry(&node.track).or_default().push(node);
+            let tree = trees.entry((&node.track, node.stripe)).or_default();
+            tree.push(node);
         }
-        tracks
+        let striped = topology.striped();
+        trees
             .into_iter()
-            .map(|(track, nodes)| Self::of_track(track, &nodes))
+            .map(|((track, stripe), nodes)| {
+                Self::of_tree(tree_name(track, stripe, &striped), &nodes)
+            })
             .collect()
     }
 
-    fn of_track(track: &'a str, nodes: &[&'a PeerNode]) -> Self {
+    fn of_tree(name: String, nodes: &[&'a PeerNode]) -> Self {
         let mut children: Children<'a> = BTreeMap::new();
         for &node in nodes {
             if let Some(source) = &node.source {
@@ -53,7 +58,7 @@ impl<'a> Forest<'a> {
             .filter(|node| !reached.contains(node.peer.as_str()))
             .collect();
         Self {
-            track,
+            name,
             placed,
             unplaced,
         }
@@ -61,7 +66,7 @@ impl<'a> Forest<'a> {
 }
 
 /// Depth first, without recursion: a chain may be as long as the audience. Every peer has one source
-/// within a track, so no peer is reached twice and the walk ends, whatever the wire said.
+/// within a tree, so no peer is reached twice and the walk ends, whatever the wire said.
 fn walk<'a>(children: &Children<'a>) -> Vec<TreeLine<'a>> {
     struct Todo<'a> {
         node: &'a PeerNode,
@@ -184,10 +189,30 @@ mod tests {
         topology.nodes[1].track = "audio".to_owned();
         let forests = Forest::of(&topology);
         assert_eq!(
-            forests.iter().map(|f| f.track).collect::<Vec<_>>(),
+            forests.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(),
             ["audio", "video"]
         );
         assert_eq!(forests[0].unplaced.len(), 1);
+    }
+
+    #[test]
+    fn stripes_have_trees_of_their_own() {
+        let mut topology = topology(&[("a", "cdn"), ("b", "a"), ("a", "b"), ("b", "cdn")]);
+        topology.nodes[2].stripe = 1;
+        topology.nodes[3].stripe = 1;
+        let forests = Forest::of(&topology);
+        let drawn = |forest: &Forest<'_>| {
+            let peers = forest.placed.iter().map(|line| line.node.peer.clone());
+            (forest.name.clone(), peers.collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(
+            forests.iter().map(drawn).collect::<Vec<_>>(),
+            [
+                ("video stripe 0".to_owned(), "a b".to_owned()),
+                ("video stripe 1".to_owned(), "b a".to_owned())
+            ]
+        );
+        assert!(forests.iter().all(|forest| forest.unplaced.is_empty()));
     }
 
     proptest! {

@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use super::model::{Source, Topology, state_name};
 
-/// One object for each (peer, track).
+/// One object for each (peer, track, stripe).
 #[derive(Debug, Serialize)]
 pub(crate) struct JsonNode<'a> {
     peer: &'a str,
     track: &'a str,
+    stripe: u32,
     /// A peer's id, `cdn`, or null while there is none.
     source: Option<String>,
     standby: Option<String>,
@@ -25,6 +26,7 @@ pub(crate) fn json(topology: &Topology) -> Vec<JsonNode<'_>> {
         .map(|node| JsonNode {
             peer: &node.peer,
             track: &node.track,
+            stripe: node.stripe,
             source: node.source.as_ref().map(Source::to_string),
             standby: node.standby.as_ref().map(Source::to_string),
             depth: node.depth,
@@ -52,11 +54,11 @@ mod tests {
         assert_eq!(
             value,
             serde_json::json!([
-                {"peer": "aa", "track": "video", "source": "cdn", "standby": "cdn", "depth": 1,
+                {"peer": "aa", "track": "video", "stripe": 0, "source": "cdn", "standby": "cdn", "depth": 1,
                  "children": ["bb"], "state": "active"},
-                {"peer": "bb", "track": "video", "source": "aa", "standby": "cc", "depth": 2,
+                {"peer": "bb", "track": "video", "stripe": 0, "source": "aa", "standby": "cc", "depth": 2,
                  "children": [], "state": "active"},
-                {"peer": "cc", "track": "video", "source": null, "standby": null, "depth": 0,
+                {"peer": "cc", "track": "video", "stripe": 0, "source": null, "standby": null, "depth": 0,
                  "children": [], "state": "joining"},
             ])
         );

@@ -1,20 +1,22 @@
 //! The trees' nodes, translated from the wire.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use espalier_proto::v1::{self, NodeState, PeerRole};
 
-/// All trees of a channel, ordered by track and peer so that two looks at the same state are equal.
+/// All trees of a channel, ordered by track, stripe and peer so that two looks at the same state are equal.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Topology {
     pub(crate) nodes: Vec<PeerNode>,
 }
 
-/// One peer's place in one track's tree.
+/// One peer's place in one tree: that of a stripe of a track.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PeerNode {
     pub(crate) peer: String,
     pub(crate) track: String,
+    pub(crate) stripe: u32,
     pub(crate) source: Option<Source>,
     pub(crate) standby: Option<Source>,
     pub(crate) depth: u32,
@@ -74,15 +76,30 @@ impl Topology {
         roots.len()
     }
 
+    /// The tracks that are cut into stripes.
+    pub(crate) fn striped(&self) -> HashSet<&str> {
+        let striped = self.nodes.iter().filter(|node| node.stripe > 0);
+        striped.map(|node| node.track.as_str()).collect()
+    }
+
     pub(crate) fn max_depth(&self) -> u32 {
         self.nodes.iter().map(|node| node.depth).max().unwrap_or(0)
+    }
+}
+
+/// What a tree is called: by its track, and by its stripe if the track has more than one.
+pub(crate) fn tree_name(track: &str, stripe: u32, striped: &HashSet<&str>) -> String {
+    if striped.contains(track) {
+        format!("{track} stripe {stripe}")
+    } else {
+        track.to_owned()
     }
 }
 
 impl From<v1::Topology> for Topology {
     fn from(wire: v1::Topology) -> Self {
         let mut nodes: Vec<PeerNode> = wire.nodes.into_iter().map(PeerNode::from).collect();
-        nodes.sort_by(|a, b| (&a.track, &a.peer).cmp(&(&b.track, &b.peer)));
+        nodes.sort_by(|a, b| (&a.track, a.stripe, &a.peer).cmp(&(&b.track, b.stripe, &b.peer)));
         Self { nodes }
     }
 }
@@ -95,6 +112,7 @@ impl From<v1::Node> for PeerNode {
         Self {
             peer: wire.peer,
             track: wire.track,
+            stripe: wire.stripe,
             source: wire.source.and_then(source),
             standby: wire.standby.and_then(source),
             depth: wire.depth,

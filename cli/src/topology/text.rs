@@ -30,7 +30,7 @@ fn tree(channel: &str, forest: &Forest<'_>) -> String {
         .unwrap_or(0);
     let mut out = format!(
         "{channel}/{}: {} in the tree, depth {depth}",
-        forest.track,
+        forest.name,
         count(forest.placed.len(), "peer"),
     );
     for line in &forest.placed {
