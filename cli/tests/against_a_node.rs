@@ -396,7 +396,7 @@ async fn a_plan_sends_the_policy_and_shows_what_it_would_do() {
     let output = run(TOKEN, &[&words[..], &["--format", "json"]].concat()).await;
     assert_eq!(json(&output)["then"]["roots"], 4);
     let output = run(TOKEN, &["channel", "plan", "news", "--policy", "/nowhere"]).await;
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert!(text(&output.stderr).contains("/nowhere"), "{output:?}");
     let output = run(TOKEN, &["channel", "plan", "news"]).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
