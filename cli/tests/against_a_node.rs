@@ -399,7 +399,8 @@ async fn a_plan_sends_the_policy_and_shows_what_it_would_do() {
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert!(text(&output.stderr).contains("/nowhere"), "{output:?}");
     let output = run(TOKEN, &["channel", "plan", "news"]).await;
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(text(&output.stderr).contains("--policy"), "{output:?}");
 }
 
 #[tokio::test]
