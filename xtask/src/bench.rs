@@ -27,6 +27,12 @@ const BENCHES: &[Bench] = &[
         what: "a channel of a million peers: entries applied, a snapshot written and read, an owner rebuilt",
     },
     Bench {
+        name: "planner",
+        package: "espalier-orchestrator-core",
+        target: "planner",
+        what: "the planner of a million peers: a join, a leave, a region that vanishes, a rebuild",
+    },
+    Bench {
         name: "joins",
         package: "espalier-orchestrator",
         target: "joins",

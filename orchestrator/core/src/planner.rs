@@ -9,6 +9,8 @@
 //!
 //! Not here: who is attached, what is committed, what a peer has been told.
 
+mod records;
+
 use core::time::Duration;
 
 use twox_hash::XxHash3_64;
@@ -596,6 +598,32 @@ mod tests {
         assert_eq!(nodes as usize, here.len());
         assert!(levels.len() <= 8, "{levels:?}");
         assert!(planner.root_count(TREE) <= 2, "{levels:?}");
+    }
+
+    #[test]
+    fn a_planner_from_a_snapshot_has_the_same_trees_and_so_has_another() {
+        let (live, _) = play(60, 20, 400);
+        let snapshot = live.snapshot();
+        let rebuilt = || Planner::from_snapshot(&snapshot, at(60)).unwrap();
+        let (mut one, mut other) = (rebuilt(), rebuilt());
+        assert_eq!(one.check(), []);
+        assert_eq!(one.state_hash(), live.state_hash());
+        assert_eq!(one.snapshot(), snapshot, "and says the same of itself");
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        let mut changes = Vec::new();
+        one.take_changes(&mut changes);
+        assert_eq!(changes, [], "nobody has moved");
+        // Both go on the same.
+        for planner in [&mut one, &mut other] {
+            for number in 0..50 {
+                let slot = planner.join(newcomer(900_000 + number, 5_000_000), at(61));
+                planner.arrived(slot, TREE, at(62));
+            }
+            (63..90).for_each(|second| planner.tick(at(second)));
+            assert_eq!(planner.check(), []);
+        }
+        assert_eq!(one.state_hash(), other.state_hash());
+        assert_ne!(one.state_hash(), live.state_hash());
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub(crate) struct RunArguments {
     /// Check the planner's invariants each time so many events have passed
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     check_every: Option<u64>,
+    /// Rebuild the planner from its snapshot four times on the way and play it all again: every state must be the same
+    #[arg(long)]
+    replay_from_snapshot: bool,
     /// Write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
@@ -83,6 +86,7 @@ fn play(
             seed: arguments.seed,
             subject,
             check_every: arguments.check_every,
+            replay_from_snapshot: arguments.replay_from_snapshot,
         };
         let report = with_progress(&run)?;
         summary(&report).into_iter().for_each(say);
@@ -199,6 +203,12 @@ fn summary(report: &Report) -> Vec<String> {
         ),
         format!("  state {}", report.state_hash),
     ];
+    if let Some(replays) = &report.replays {
+        lines.push(format!(
+            "  state {} in the second run; rebuilt {} times, at most {:.0} ms to read the snapshot and {:.0} ms to make the planner",
+            replays.second_run, replays.rebuilds, replays.read_ms, replays.rebuild_ms
+        ));
+    }
     if let Some(crowd) = &report.crowd {
         let seconds = crowd.seconds_to_twice_the_target;
         lines.push(format!(

@@ -20,6 +20,7 @@ fn play(scenario: Scenario, seed: u64, subject: Subject, check_every: Option<u64
         seed,
         subject,
         check_every,
+        replay_from_snapshot: false,
     };
     run.play(|_| {}).unwrap()
 }
@@ -63,6 +64,24 @@ fn the_same_seed_is_the_same_run() {
         let (one, again, other) = (run(5), run(5), run(6));
         assert_eq!(one.without_timings(), again.without_timings());
         assert_ne!(one.state_hash, other.state_hash);
+    }
+}
+
+#[test]
+fn a_planner_from_a_snapshot_is_the_one_that_went_on() {
+    for name in ["steady", "region-loss", "abr"] {
+        let run = PlannerRun {
+            scenario: small(name, 400, 120),
+            seed: 5,
+            subject: Subject::Planner,
+            check_every: None,
+            replay_from_snapshot: true,
+        };
+        let report = run.play(|_| {}).unwrap();
+        assert_eq!(report.findings, Vec::<String>::new(), "{name}");
+        let replays = report.replays.unwrap();
+        assert_eq!(replays.rebuilds, 4, "{name}");
+        assert_eq!(replays.second_run, report.state_hash, "{name}");
     }
 }
 

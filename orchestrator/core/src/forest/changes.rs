@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Forest;
-use super::node::{Flags, NodeRef, Place, TreeKey};
+use super::node::{Flags, NodeRef, TreeKey};
 use crate::ids::PeerId;
 use crate::pairs::Pair;
 use crate::state::{DecidedEdge, Edge};
@@ -150,30 +150,8 @@ impl Forest {
     /// Returns the node's edge if the last entry had it otherwise, with the edge that it had there, and
     /// takes it for entered.
     pub(crate) fn decide(&mut self, node: NodeRef) -> Option<(DecidedEdge, Option<Edge>)> {
-        let source = self.source_at(self.node(node).place())?;
-        let former = self.former(node);
+        let edge = self.edge_of(node)?;
         let before = self.decided(node);
-        let record = self.node(node);
-        let held = self.holds.get(&node).copied();
-        let edge = Edge {
-            source,
-            moving_from: former.and_then(|former| self.source_at(former.place)),
-            evicted: former.is_some_and(|former| former.evicted),
-            successor: record
-                .successor
-                .get()
-                .map(|successor| self.id_of(successor)),
-            warm: record.is_warm(),
-            deadline: self.deadline(node),
-            // A hold that is over is forgotten here, and stands in the record as it was.
-            hold_until: held
-                .or(before.map(|before| before.hold_until))
-                .unwrap_or_default(),
-            root_since: match record.place() {
-                Place::Cdn => self.root_since.get(&node).copied().unwrap_or_default(),
-                Place::Under(_) | Place::Nowhere => 0,
-            },
-        };
         let TreeKey { track, stripe } = self.tree_of(node).key;
         let peer = self.id_of(node);
         if self.decided.len() <= node.index() {

@@ -23,6 +23,7 @@ pub(crate) mod node;
 mod nodes;
 mod peers;
 mod place;
+mod records;
 mod repair;
 mod restore;
 mod roots;

@@ -7,6 +7,7 @@ mod effects;
 mod failover;
 mod plans;
 mod random;
+mod replay;
 mod returning;
 mod rules;
 mod stripes;

@@ -38,7 +38,7 @@ mod yardstick;
 pub use distribution::{Published, Shape};
 pub use losses::MassEvent;
 pub use plots::{PlotError, draw};
-pub use report::{Averages, Events, Latency, Ratios, Report, Speed};
+pub use report::{Averages, Events, Latency, Ratios, Replays, Report, Speed};
 pub use run::{PlannerRun, Subject};
 pub use samples::{Crowd, Sample};
 pub use scenario::{

@@ -1,12 +1,13 @@
 //! What can be driven: production's planner, the yardsticks, and one that plans nothing, by which the
 //! simulator's own cost is measured.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use espalier_orchestrator_core::TrackIndex;
 use espalier_orchestrator_core::planner::{
     EdgeChange, Memory, Newcomer, PeerSlot, Planner, SourceSlot, TreeId, Work,
 };
+use espalier_orchestrator_core::state::ShardState;
 
 /// One that decides who takes what from whom. The calls are [`Planner`]'s.
 pub(crate) trait Overlay {
@@ -30,6 +31,22 @@ pub(crate) trait Overlay {
     fn bytes(&self) -> Memory;
     fn findings(&self) -> Vec<String>;
     fn state_hash(&self) -> u64;
+
+    /// Snapshot and rebuild, twice; `None`: it keeps no records.
+    fn replay(&self, _now: Duration) -> Option<Replay> {
+        None
+    }
+}
+
+/// What came of a planner that was rebuilt from its snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Replay {
+    /// How long reading the snapshot took.
+    pub(crate) read: Duration,
+    /// How long making a planner from the records took.
+    pub(crate) rebuilt: Duration,
+    /// What did not hold.
+    pub(crate) findings: Vec<String>,
 }
 
 impl Overlay for Planner {
@@ -116,6 +133,44 @@ impl Overlay for Planner {
 
     fn state_hash(&self) -> u64 {
         Self::state_hash(self)
+    }
+
+    fn replay(&self, now: Duration) -> Option<Replay> {
+        Some(replay(self, now))
+    }
+}
+
+fn replay(live: &Planner, now: Duration) -> Replay {
+    let snapshot = live.snapshot();
+    let started = Instant::now();
+    let records = match ShardState::read_snapshot(&snapshot[..]) {
+        Ok(records) => records,
+        Err(error) => {
+            return Replay {
+                read: started.elapsed(),
+                rebuilt: Duration::ZERO,
+                findings: vec![format!("replay: {error}")],
+            };
+        }
+    };
+    let read = started.elapsed();
+    let started = Instant::now();
+    let one = Planner::from_records(&records, now);
+    let rebuilt = started.elapsed();
+    let other = Planner::from_records(&records, now);
+    let mut findings: Vec<_> = one
+        .check()
+        .iter()
+        .map(|finding| format!("replay: {finding:?}"))
+        .collect();
+    let hashes = [live, &one, &other].map(Planner::state_hash);
+    if hashes.iter().any(|hash| *hash != hashes[0]) {
+        findings.push(format!("replay: other states after {now:?}: {hashes:x?}"));
+    }
+    Replay {
+        read,
+        rebuilt,
+        findings,
     }
 }
 

@@ -1,12 +1,14 @@
 //! What a run found, beside what could not be beaten.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::bounds;
 use super::driver::Driver;
 use super::latency;
 use super::losses::MassEvent;
-use super::overlay::Overlay;
+use super::overlay::{Overlay, Replay};
 use super::samples::{Crowd, Sample};
 use super::stopwatch::{self, Kind, Timing};
 use crate::dice::Dice;
@@ -130,6 +132,19 @@ pub struct Events {
     pub edges: u64,
 }
 
+/// What came of playing a run again, and of rebuilding its planner from snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Replays {
+    /// The hash in the end of the second run.
+    pub second_run: String,
+    /// How often the planner was rebuilt, and had the same state.
+    pub rebuilds: usize,
+    /// The longest that reading a snapshot took.
+    pub read_ms: f64,
+    /// The longest that making a planner from the records took.
+    pub rebuild_ms: f64,
+}
+
 /// A run's report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
@@ -173,6 +188,8 @@ pub struct Report {
     pub crowd: Option<Crowd>,
     /// The mass event's, if there was one.
     pub mass_event: Option<MassEvent>,
+    /// The replays', if they were asked for.
+    pub replays: Option<Replays>,
     /// Invariants that did not hold.
     pub findings: Vec<String>,
     /// Over time.
@@ -226,8 +243,21 @@ impl Report {
             latency: latency_of(driver, seed),
             crowd,
             mass_event: driver.losses.mass.clone(),
+            replays: replays(driver),
             findings: driver.findings.clone(),
             series: driver.samples.series.clone(),
+        }
+    }
+
+    /// Takes in how the same run ended when it was played again.
+    pub(crate) fn compare_states(&mut self, again: &Self) {
+        if let Some(replays) = &mut self.replays {
+            replays.second_run.clone_from(&again.state_hash);
+        }
+        if again.state_hash != self.state_hash {
+            let (one, other) = (&self.state_hash, &again.state_hash);
+            self.findings
+                .push(format!("two runs: {one} and {other} in the end"));
         }
     }
 
@@ -246,10 +276,24 @@ impl Report {
             leave_p99_us: 0.0,
             worst_event_us: 0.0,
             speed: Speed::default(),
+            replays: None,
             mass_event: self.mass_event.as_ref().map(mass),
             ..self.clone()
         }
     }
+}
+
+fn replays<O: Overlay>(driver: &Driver<O>) -> Option<Replays> {
+    let longest = |took: fn(&Replay) -> Duration| {
+        let longest = driver.rebuilds.iter().map(took).max().unwrap_or_default();
+        longest.as_secs_f64() * 1000.0
+    };
+    (!driver.rebuilds.is_empty()).then(|| Replays {
+        second_run: String::new(),
+        rebuilds: driver.rebuilds.len(),
+        read_ms: longest(|replay| replay.read),
+        rebuild_ms: longest(|replay| replay.rebuilt),
+    })
 }
 
 fn divided(result: f64, bound: f64) -> Option<f64> {

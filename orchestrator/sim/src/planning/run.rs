@@ -46,6 +46,9 @@ pub struct PlannerRun {
     pub subject: Subject,
     /// Check the invariants each time so many events have passed, and in the end.
     pub check_every: Option<u64>,
+    /// Rebuild the planner from its snapshot four times on the way, and play all of it again: every state must
+    /// be the same.
+    pub replay_from_snapshot: bool,
 }
 
 impl PlannerRun {
@@ -53,7 +56,21 @@ impl PlannerRun {
     ///
     /// # Errors
     /// If the scenario's channel makes no policy.
-    pub fn play(&self, progress: impl FnMut(f64)) -> Result<Report, PolicyError> {
+    pub fn play(&self, mut progress: impl FnMut(f64)) -> Result<Report, PolicyError> {
+        if !self.replay_from_snapshot {
+            return self.play_once(progress);
+        }
+        let mut report = self.play_once(|part| progress(part / 2.0))?;
+        let once = Self {
+            replay_from_snapshot: false,
+            ..self.clone()
+        };
+        let again = once.play_once(|part| progress(0.5 + part / 2.0))?;
+        report.compare_states(&again);
+        Ok(report)
+    }
+
+    fn play_once(&self, progress: impl FnMut(f64)) -> Result<Report, PolicyError> {
         let channel = &self.scenario.channel;
         match self.subject {
             Subject::Planner => {
@@ -74,7 +91,8 @@ impl PlannerRun {
 
     fn drive(&self, overlay: impl Overlay, progress: impl FnMut(f64)) -> Report {
         let driver = Driver::new(&self.scenario, self.seed, overlay);
-        let mut driver = driver.checking(self.check_every);
+        let driver = driver.checking(self.check_every);
+        let mut driver = driver.replaying(self.replay_from_snapshot);
         driver.play(progress);
         Report::of(&driver, self.subject.name(), self.seed)
     }

@@ -29,7 +29,7 @@ use crate::planning::counts::Counts;
 use crate::planning::delivery::Delivery;
 use crate::planning::losses::Losses;
 use crate::planning::network::Geography;
-use crate::planning::overlay::Overlay;
+use crate::planning::overlay::{Overlay, Replay};
 use crate::planning::samples::Samples;
 use crate::planning::scenario::Scenario;
 use crate::planning::stopwatch::{Stopwatch, processor_seconds};
@@ -82,6 +82,9 @@ pub(crate) struct Driver<O> {
     dice: Dice,
     /// The planner's invariants are checked each time so many events have passed.
     check_every: Option<u64>,
+    /// The planner is rebuilt from its snapshot now and then, and compared.
+    replays: bool,
+    pub(crate) rebuilds: Vec<Replay>,
     pub(crate) findings: Vec<String>,
     observing: Duration,
     pub(crate) wall: Duration,
@@ -126,6 +129,8 @@ impl<O: Overlay> Driver<O> {
             tick_at: NEVER,
             dice: dice.stream("driver", 0),
             check_every: None,
+            replays: false,
+            rebuilds: Vec::new(),
             findings: Vec::new(),
             observing: Duration::ZERO,
             wall: Duration::ZERO,
@@ -136,6 +141,12 @@ impl<O: Overlay> Driver<O> {
     /// Checks the planner's invariants each time so many events have passed.
     pub(crate) fn checking(mut self, every: Option<u64>) -> Self {
         self.check_every = every;
+        self
+    }
+
+    /// Rebuilds the planner from its snapshot four times on the way, and compares.
+    pub(crate) fn replaying(mut self, replays: bool) -> Self {
+        self.replays = replays;
         self
     }
 
@@ -160,6 +171,7 @@ impl<O: Overlay> Driver<O> {
             self.run_until(pause);
             self.observe();
             let passed = f64::from(pause - self.zero) / f64::from(end - self.zero);
+            self.replay(passed);
             progress(0.5 + passed / 2.0);
         }
         let had = processor_seconds()

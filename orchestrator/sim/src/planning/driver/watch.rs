@@ -39,8 +39,22 @@ impl<O: Overlay> Driver<O> {
 
     pub(super) fn check(&mut self) {
         if self.check_every.is_some() && self.findings.is_empty() {
-            self.findings = self.overlay.findings();
+            self.findings.extend(self.overlay.findings());
         }
+    }
+
+    /// Rebuilds the planner from its snapshot each time a quarter has passed; this is no part of what is timed.
+    pub(super) fn replay(&mut self, passed: f64) {
+        let due = f64::from(u32::try_from(self.rebuilds.len()).unwrap_or(u32::MAX)) + 1.0;
+        if !self.replays || passed * 4.0 < due {
+            return;
+        }
+        let started = Instant::now();
+        if let Some(replay) = self.overlay.replay(self.time()) {
+            self.findings.extend(replay.findings.iter().cloned());
+            self.rebuilds.push(replay);
+        }
+        self.observing += started.elapsed();
     }
 
     /// Looks at the trees and the audience; this is no part of what is timed.

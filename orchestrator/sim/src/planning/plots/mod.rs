@@ -225,6 +225,7 @@ mod tests {
             seed: 1,
             subject: Subject::Planner,
             check_every: None,
+            replay_from_snapshot: false,
         };
         let report = run.play(|_| {}).unwrap();
         let to = tempfile::tempdir().unwrap();
