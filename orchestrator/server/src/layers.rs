@@ -15,7 +15,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tonic::Status;
-use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 
@@ -106,12 +105,14 @@ pub(crate) struct GateService<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for GateService<S>
+impl<S, B, R> Service<Request<B>> for GateService<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
+    B: Send + 'static,
+    R: Default + Send + 'static,
 {
-    type Response = Response<Body>;
+    type Response = Response<R>;
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -119,7 +120,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         if let Err(refused) = self.gate.check_rate(&request) {
             return Box::pin(async move { Ok(refused.into_http()) });
         }
@@ -148,6 +149,7 @@ where
 mod tests {
     use super::*;
     use tonic::Code;
+    use tonic::body::Body;
     use tower::ServiceExt as _;
 
     async fn answer(layer: &GateLayer, work: Duration) -> Code {

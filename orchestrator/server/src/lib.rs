@@ -8,7 +8,7 @@
 //! state · `seal` secrets in it · `directory` the channels ·
 //! `channel` one actor round one engine · `owner` the shards that this node leads · `gateway` the peers'
 //! sessions · `moving` sends them elsewhere · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
-//! `status` errors to statuses · `layers` what every call passes · `admin`, `metrics` what operators see.
+//! `status` errors to statuses · `layers` what every call passes · `web` how browsers call · `admin`, `metrics` what operators see.
 
 mod access;
 mod admin;
@@ -39,6 +39,7 @@ mod store;
 mod stun;
 mod ticket;
 mod translate;
+mod web;
 
 #[cfg(test)]
 mod tests;
@@ -46,7 +47,7 @@ mod tests;
 pub use api_token::TokenHash;
 pub use config::{
     ClusterPlace, ConfigMistakes, DEFAULT_ADMIN_PORT, DEFAULT_CLUSTER_PORT, DEFAULT_PORT, Limits,
-    LocalityConfig, Mistake, NodeConfig, StunConfig, TlsConfig,
+    LocalityConfig, Mistake, NodeConfig, StunConfig, TlsConfig, WebOrigins,
 };
 pub use node::{Node, StartError};
 pub use registry::{RecordError, SecretsError};

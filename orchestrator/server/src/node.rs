@@ -25,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::InterceptorLayer;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tower_http::trace::{DefaultOnFailure, TraceLayer};
-use tracing::Level;
 
 use crate::access::Access;
 use crate::admin::{self, Admin};
@@ -50,6 +48,7 @@ use crate::registry::{NodeSecrets, Registry, SecretsError};
 use crate::store::{DataDir, StoreError, on_disk};
 use crate::stun::StunPorts;
 use crate::ticket::TicketKey;
+use crate::web;
 
 /// How long a peer is told that it has when there is no other node to go to.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -461,7 +460,10 @@ async fn serve(
     shared: &Serving<'_>,
 ) -> Result<JoinHandle<()>, StartError> {
     let gate = GateLayer::new(&config.limits);
+    let public = web::public(public, gate.clone(), config.web_origins.clone());
     let mut server = Server::builder()
+        // gRPC-Web of browsers without TLS.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .tcp_keepalive(Some(KEEPALIVE * 3))
@@ -474,9 +476,7 @@ async fn serve(
     }
     shared.readiness.set(true).await;
     let server = server
-        .layer(TraceLayer::new_for_grpc().on_failure(DefaultOnFailure::new().level(Level::DEBUG)))
-        .layer(gate.clone())
-        .add_routes(public)
+        .add_routes(tonic::service::Routes::from(public))
         .serve_with_incoming_shutdown(incoming, shared.stopping.clone().cancelled_owned());
     let stopping = shared.stopping.clone();
     tokio::spawn(async move {
@@ -576,6 +576,8 @@ fn routes(
     let mut nodes = tonic::service::Routes::builder();
     nodes
         .add_service(links)
+        // What attached peers say, when it reached another node than the one that holds their stream.
+        .add_service(peers.clone())
         .add_service(channels.clone())
         .add_service(topology.clone())
         .add_service(cluster.clone());

@@ -105,6 +105,20 @@ pub(crate) enum SessionError {
     /// A newer session of the same peer replaced this one.
     #[error("a newer session of this peer replaced this one")]
     Superseded,
+    /// A message comes for a session that is not.
+    #[error("there is no such session any more: attach again")]
+    Gone,
+    /// Messages are missing before those of a call.
+    #[error("message {next} comes next, and {sequence} came")]
+    Gap {
+        /// The number of the message that comes next.
+        next: u64,
+        /// That of the first that came.
+        sequence: u64,
+    },
+    /// A session's messages come faster than they are read.
+    #[error("too many messages wait to be read")]
+    Backlog,
     /// The peer does not read what it is sent.
     #[error("the peer reads too slowly: attach again to get the whole state")]
     Laggard,
@@ -188,6 +202,19 @@ impl From<SessionError> for Status {
             SessionError::Superseded => {
                 Self::with_error_details(Code::Aborted, message, info("SUPERSEDED", []))
             }
+            SessionError::Gone => {
+                Self::with_error_details(Code::NotFound, message, info("SESSION_ENDED", []))
+            }
+            SessionError::Gap { next, .. } => {
+                let details = info("SEQUENCE_GAP", [("next_sequence", next.to_string())]);
+                Self::with_error_details(Code::OutOfRange, message, details)
+            }
+            SessionError::Backlog => retry(
+                Code::ResourceExhausted,
+                message,
+                info("BACKLOG", []),
+                Duration::from_millis(100),
+            ),
             SessionError::Laggard => {
                 retry(Code::ResourceExhausted, message, info("LAGGARD", []), soon)
             }

@@ -39,6 +39,22 @@ impl PeerService for Bare {
         let said = futures::stream::iter([welcome]).chain(drained);
         Ok(Response::new(said.boxed()))
     }
+
+    type AttachStream = Self::SessionStream;
+
+    async fn attach(
+        &self,
+        _request: Request<v1::AttachRequest>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
+
+    async fn send(
+        &self,
+        _request: Request<v1::SendRequest>,
+    ) -> Result<Response<v1::SendResponse>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
 }
 
 /// Serves until SIGTERM, then tells everybody.

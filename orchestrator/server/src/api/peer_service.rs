@@ -8,17 +8,22 @@ use std::time::SystemTime;
 use espalier_orchestrator_core::{Locality, PeerId, SessionOpened};
 use espalier_proto::v1;
 use espalier_proto::v1::peer_message;
+use espalier_proto::v1::peer_service_client::PeerServiceClient;
 use espalier_proto::v1::peer_service_server::PeerService;
+use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::forward::{answer, forwarded, is_forwarded};
 use crate::access::Access;
 use crate::channel::HandleError;
 use crate::config::Limits;
 use crate::directory::{Channel, Directory};
 use crate::gateway::{
-    Admission, Closing, Joining, Line, Locator, Outgoing, Session, SessionStart, clock_ms,
+    Admission, Attached, Closing, Incoming, Joining, Line, Locator, Outgoing, Session,
+    SessionStart, Spoken, SpokenGuard, clock_ms,
 };
 use crate::ownership::Ownership;
 use crate::status::SessionError;
@@ -51,28 +56,23 @@ pub(crate) struct PeerNode {
 pub(crate) struct PeerApi {
     node: Arc<PeerNode>,
     sessions: Arc<Semaphore>,
+    attached: Arc<Attached>,
 }
 
 impl PeerApi {
     pub(crate) fn new(node: PeerNode) -> Self {
         let sessions = Arc::new(Semaphore::new(node.limits.max_sessions));
         Self {
+            attached: Attached::new(node.ownership.this()),
             node: Arc::new(node),
             sessions,
         }
     }
-}
 
-#[tonic::async_trait]
-impl PeerService for PeerApi {
-    type SessionStream = Outgoing;
-
-    /// Answers at once, so that a peer that waits for the answer before its first message is not stuck;
-    /// whatever is wrong with the session ends the stream with its status.
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::PeerMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
+    /// Takes a newcomer in as far as to a task and a line of its own. Answers at once, so that a peer that waits
+    /// for the answer before its first message is not stuck; whatever is wrong with the session ends the stream
+    /// with its status.
+    fn receive<T>(&self, request: Request<T>) -> Result<(Newcomer, T, Outgoing), Status> {
         if self.node.directory.is_stopping() {
             return Err(SessionError::Stopping.into());
         }
@@ -81,17 +81,68 @@ impl PeerService for PeerApi {
             .try_acquire_owned()
             .map_err(|_| SessionError::TooMany { limit })?;
         let address = request.remote_addr().map(|address| address.ip());
-        let (metadata, _, incoming) = request.into_parts();
+        let (metadata, _, said) = request.into_parts();
         let (line, outgoing) = Line::new(self.node.limits.session_queue);
         let newcomer = Newcomer {
             node: Arc::clone(&self.node),
             metadata,
             address,
             line,
+            attached: None,
             _place: place,
         };
+        Ok((newcomer, said, outgoing))
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerApi {
+    type SessionStream = Outgoing;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::PeerMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (newcomer, incoming, outgoing) = self.receive(request)?;
         tokio::spawn(newcomer.run(incoming));
         Ok(Response::new(outgoing))
+    }
+
+    type AttachStream = Outgoing;
+
+    async fn attach(
+        &self,
+        request: Request<v1::AttachRequest>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (mut newcomer, attach, outgoing) = self.receive(request)?;
+        let (spoken, messages) = self.attached.open();
+        newcomer.attached = Some(spoken);
+        let open = v1::PeerMessage {
+            kind: attach.open.map(peer_message::Kind::Open),
+        };
+        let incoming = futures::stream::iter([Ok(open)]);
+        tokio::spawn(newcomer.run(incoming.chain(ReceiverStream::new(messages).map(Ok))));
+        Ok(Response::new(outgoing))
+    }
+
+    async fn send(
+        &self,
+        request: Request<v1::SendRequest>,
+    ) -> Result<Response<v1::SendResponse>, Status> {
+        let node = match self.attached.hear(request.get_ref())? {
+            Spoken::Here(next_sequence) => {
+                return Ok(Response::new(v1::SendResponse { next_sequence }));
+            }
+            Spoken::There(node) => node,
+        };
+        let transport = self.node.ownership.transport(node);
+        match transport {
+            Some(transport) if !is_forwarded(&request) => {
+                let request = forwarded(request.into_inner());
+                answer(PeerServiceClient::new(transport).send(request).await)
+            }
+            Some(_) | None => Err(SessionError::Gone.into()),
+        }
     }
 }
 
@@ -102,12 +153,14 @@ struct Newcomer {
     /// Whence the peer, or a proxy, has connected.
     address: Option<IpAddr>,
     line: Line,
+    /// Where its messages come from, if they come in calls of their own.
+    attached: Option<SpokenGuard>,
     /// Given back when the session ends.
     _place: OwnedSemaphorePermit,
 }
 
 impl Newcomer {
-    async fn run(self, mut incoming: Streaming<v1::PeerMessage>) {
+    async fn run<S: Incoming>(self, mut incoming: S) {
         let admitted = tokio::select! {
             () = self.line.closed() => return,
             admitted = self.admit(&mut incoming) => admitted,
@@ -121,10 +174,7 @@ impl Newcomer {
         }
     }
 
-    async fn admit(
-        &self,
-        incoming: &mut Streaming<v1::PeerMessage>,
-    ) -> Result<SessionStart, Status> {
+    async fn admit<S: Incoming>(&self, incoming: &mut S) -> Result<SessionStart, Status> {
         let open = first_message(incoming).await?;
         let node = &self.node;
         // The token is looked at before anything else, so that a stranger learns nothing.
@@ -223,6 +273,11 @@ impl Newcomer {
             endpoints: node.ownership.endpoints(),
             stun_host: node.stun.0.clone(),
             stun_ports: node.stun.1.clone(),
+            session: self
+                .attached
+                .as_ref()
+                .map(SpokenGuard::name)
+                .unwrap_or_default(),
         }
     }
 }
@@ -262,10 +317,11 @@ impl Drop for Seated {
     }
 }
 
-async fn first_message(incoming: &mut Streaming<v1::PeerMessage>) -> Result<v1::Open, Status> {
-    let first = tokio::time::timeout(OPEN_WITHIN, incoming.message())
+async fn first_message<S: Incoming>(incoming: &mut S) -> Result<v1::Open, Status> {
+    let first = tokio::time::timeout(OPEN_WITHIN, incoming.next())
         .await
-        .map_err(|_| SessionError::Silent(OPEN_WITHIN))??;
+        .map_err(|_| SessionError::Silent(OPEN_WITHIN))?
+        .transpose()?;
     match first.and_then(|message| message.kind) {
         Some(peer_message::Kind::Open(open)) => Ok(open),
         Some(

@@ -10,6 +10,7 @@ mod locality;
 mod reader;
 mod stun;
 mod toml_file;
+mod web;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use limits::Limits;
 pub use locality::LocalityConfig;
 pub use reader::{ConfigMistakes, Mistake};
 pub use stun::StunConfig;
+pub use web::WebOrigins;
 
 use crate::api_token::TokenHash;
 use espalier_token::VerifierKey;
@@ -47,6 +49,8 @@ pub struct NodeConfig {
     pub stun_uris: Vec<String>,
     /// Where the node itself answers STUN; `None`: nowhere.
     pub stun: Option<StunConfig>,
+    /// Whose pages browsers may call this node from.
+    pub web_origins: WebOrigins,
     /// How the node finds out where its peers are.
     pub locality: LocalityConfig,
     /// The node's place among others; `None`: it is a cluster of one.
@@ -83,6 +87,7 @@ impl NodeConfig {
             api_tokens: Vec::new(),
             stun_uris: Vec::new(),
             stun: None,
+            web_origins: WebOrigins::Local,
             locality: LocalityConfig::default(),
             cluster: None,
             limits: Limits::default(),

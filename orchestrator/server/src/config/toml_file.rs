@@ -9,8 +9,8 @@ use espalier_token::{KeyError, VerifierKey};
 
 use super::reader::{ConfigMistakes, Mistake, Section};
 use super::{
-    DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, LocalityConfig, NodeConfig, TlsConfig, cluster,
-    locality, stun,
+    DEFAULT_ADMIN_PORT, DEFAULT_PORT, Limits, LocalityConfig, NodeConfig, TlsConfig, WebOrigins,
+    cluster, locality, stun, web,
 };
 use crate::api_token::{TokenHash, read_token_file};
 
@@ -78,6 +78,7 @@ fn read(root: &mut Section<'_>, base: &Path) -> NodeConfig {
         api_tokens: api_tokens(root, base),
         stun_uris: stun_uris(root),
         stun: root.section("stun").map(stun::read),
+        web_origins: root.section("web").map_or(WebOrigins::Local, web::read),
         locality: root
             .section("locality")
             .map_or_else(LocalityConfig::default, |section| {

@@ -6,6 +6,7 @@
 //! session stays where it is when ownership moves.
 
 mod admission;
+mod attached;
 mod gate;
 mod line;
 mod locality;
@@ -17,10 +18,11 @@ mod signal_posts;
 mod switchboard;
 
 pub(crate) use admission::Admission;
+pub(crate) use attached::{Attached, Spoken, SpokenGuard};
 pub(crate) use gate::Gate;
 pub(crate) use line::{Closing, Line, Outgoing};
 pub(crate) use locality::Locator;
 pub(crate) use move_pace::MovePace;
-pub(crate) use session::{Session, SessionStart};
+pub(crate) use session::{Incoming, Session, SessionStart};
 pub(crate) use signal_posts::SignalPosts;
 pub(crate) use switchboard::{Joining, Switchboard, clock_ms};

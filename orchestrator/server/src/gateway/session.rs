@@ -6,10 +6,11 @@ use std::sync::Arc;
 use espalier_orchestrator_core::link::Said;
 use espalier_orchestrator_core::{Locality, PeerId};
 use espalier_proto::v1::{self, peer_message::Kind, signal};
+use futures::{Stream, StreamExt as _};
 use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::line::{Closing, Line};
 use super::switchboard::Switchboard;
@@ -21,6 +22,17 @@ use crate::translate::{self, Faults};
 const MAX_SDP: usize = 64 * 1024;
 /// Longest candidate, or reason for a refusal, bytes.
 const MAX_LINE: usize = 4 * 1024;
+
+/// What a peer says, however it comes.
+pub(crate) trait Incoming:
+    Stream<Item = Result<v1::PeerMessage, Status>> + Unpin + Send + 'static
+{
+}
+
+impl<S> Incoming for S where
+    S: Stream<Item = Result<v1::PeerMessage, Status>> + Unpin + Send + 'static
+{
+}
 
 /// What a session's task works with.
 pub(crate) struct SessionStart {
@@ -54,7 +66,7 @@ impl Session {
     }
 
     /// Reads until the peer leaves, its stream ends, or somebody closes the line.
-    pub(crate) async fn run(self, mut incoming: Streaming<v1::PeerMessage>) {
+    pub(crate) async fn run<S: Incoming>(self, mut incoming: S) {
         let _open = metrics::SessionGauge::new();
         let line = self.start.line.clone();
         let outcome = tokio::select! {
@@ -64,11 +76,11 @@ impl Session {
         self.finish(outcome);
     }
 
-    async fn read(&self, incoming: &mut Streaming<v1::PeerMessage>) -> Result<Next, SessionError> {
+    async fn read<S: Incoming>(&self, incoming: &mut S) -> Result<Next, SessionError> {
         loop {
             // A peer that says too much is read more slowly; its connection's flow control does the rest.
             self.pace.until_ready().await;
-            let Ok(Some(message)) = incoming.message().await else {
+            let Some(Ok(message)) = incoming.next().await else {
                 return Ok(Next::Read);
             };
             let Some(kind) = message.kind else { continue };

@@ -5,13 +5,15 @@ use std::time::Duration;
 use espalier_proto::v1;
 use espalier_proto::v1::node_message::Kind;
 use espalier_proto::v1::peer_message::Kind as Said;
+use espalier_proto::v1::peer_service_client::PeerServiceClient;
 use espalier_proto::v1::signal;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::cluster::Cluster;
 use super::support::{
-    FakePeer, TestNode, assert_refused, hex, is_cdn, open, origin, source_peer, until, within,
+    Bearer, FakePeer, TestNode, assert_refused, hex, is_cdn, open, origin, source_peer, until,
+    within,
 };
 
 fn from_cdn(assignment: &v1::Assignment) -> bool {
@@ -280,5 +282,63 @@ async fn policies_change_and_channels_end_at_whichever_node_is_asked() {
     let deleted = v1::notice::Kind::ChannelDeleted(v1::ChannelDeleted {});
     assert_eq!(notice.kind, Some(deleted));
     assert_eq!(within(child.end()).await.code(), Code::Ok);
+    cluster.end().await;
+}
+
+#[tokio::test]
+async fn what_an_attached_peer_says_reaches_its_session_from_any_node() {
+    let cluster = Cluster::start(&origin().await).await;
+    cluster.shared.elect(Some(1));
+    let token = cluster.nodes[0].viewer_token("news").await;
+    let client = |node: usize| {
+        let transport = cluster.nodes[node].transport.clone();
+        PeerServiceClient::with_interceptor(transport, Bearer::new(&token))
+    };
+    let attach = v1::AttachRequest {
+        open: Some(open("news", 1)),
+    };
+    let mut stream = client(0).attach(attach).await.unwrap().into_inner();
+    let first = within(stream.message()).await.unwrap().unwrap();
+    let Some(Kind::Welcome(welcome)) = first.kind else {
+        panic!("the first message is not Welcome")
+    };
+    let report = |bytes_from_cdn| {
+        let report = v1::Report {
+            bytes_from_cdn,
+            ..v1::Report::default()
+        };
+        v1::PeerMessage {
+            kind: Some(Said::Report(report)),
+        }
+    };
+    for (sequence, node) in (1..).zip([1, 1, 0, 1]) {
+        let call = v1::SendRequest {
+            session: welcome.session.clone(),
+            sequence,
+            messages: vec![report(sequence)],
+        };
+        let answer = client(node).send(call).await.unwrap().into_inner();
+        assert_eq!(answer.next_sequence, sequence + 1, "by node {node}");
+    }
+    let all = |node: &v1::Node| node.health.is_some_and(|it| it.bytes_from_cdn == 4);
+    cluster.nodes[1].node_when("news", 1, all).await;
+    // Another node's refusals are the session's own.
+    let gap = v1::SendRequest {
+        session: welcome.session.clone(),
+        sequence: 9,
+        messages: Vec::new(),
+    };
+    let refused = client(1).send(gap).await.unwrap_err();
+    assert_refused(&refused, Code::OutOfRange, "SEQUENCE_GAP");
+    let mut nowhere = welcome.session;
+    nowhere[7] = 99;
+    let call = v1::SendRequest {
+        session: nowhere,
+        sequence: 1,
+        messages: Vec::new(),
+    };
+    let refused = client(0).send(call).await.unwrap_err();
+    assert_refused(&refused, Code::NotFound, "SESSION_ENDED");
+    drop(stream);
     cluster.end().await;
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod browsers;
 mod channels;
 mod cluster;
 mod cluster_service;

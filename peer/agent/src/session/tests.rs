@@ -102,6 +102,22 @@ impl PeerService for NodeService {
             .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+
+    type AttachStream = Self::SessionStream;
+
+    async fn attach(
+        &self,
+        _request: Request<v1::AttachRequest>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
+
+    async fn send(
+        &self,
+        _request: Request<v1::SendRequest>,
+    ) -> Result<Response<v1::SendResponse>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
 }
 
 struct Node {

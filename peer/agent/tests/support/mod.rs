@@ -243,6 +243,22 @@ impl PeerService for NodeService {
         });
         Ok(Answer::new(ReceiverStream::new(stream)))
     }
+
+    type AttachStream = Self::SessionStream;
+
+    async fn attach(
+        &self,
+        _request: Call<v1::AttachRequest>,
+    ) -> Result<Answer<Self::AttachStream>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
+
+    async fn send(
+        &self,
+        _request: Call<v1::SendRequest>,
+    ) -> Result<Answer<v1::SendResponse>, Status> {
+        Err(Status::unimplemented("native peers open a Session"))
+    }
 }
 
 impl Book {
