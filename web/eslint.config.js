@@ -29,6 +29,7 @@ export default tseslint.config(
         process: "readonly",
         console: "readonly",
         URL: "readonly",
+        URLSearchParams: "readonly",
         fetch: "readonly",
         Buffer: "readonly",
         setTimeout: "readonly",

@@ -8,3 +8,6 @@ export {
   trustedKeys,
   type SignedStatement,
 } from "./media/statement.js";
+export { Espalier, type Consent, type EspalierOptions, type Statistics } from "./espalier.js";
+export { keyText, type ObjectKey, type ByteRange } from "./media/object.js";
+export { initOf, type Descriptor, type MasterHeader, type TrackHeader } from "./media/statement.js";
