@@ -2,7 +2,10 @@
 import { build } from "esbuild";
 import { gzipSync } from "node:zlib";
 
-const bundles = [["client/src/index.ts", "client/dist/espalier.bundle.js"]];
+const bundles = [
+  ["client/src/index.ts", "client/dist/espalier.bundle.js"],
+  ["hls/src/index.ts", "hls/dist/espalier-hls.bundle.js"],
+];
 
 for (const [entry, outfile] of bundles) {
   const { outputFiles } = await build({

@@ -34,6 +34,22 @@ try {
     );
     if (statistics.corruptChunks > 0) throw new Error("a chunk was corrupt");
   }
+
+  // hls.js beside them: it plays, and once it runs its segments come from the tree.
+  const player = await stage.viewer("e2e/player.html");
+  tabs.push(player);
+  await until(
+    "150 frames on the screen",
+    40,
+    async () => (await player.evaluate(() => window.played())) > 150,
+  );
+  const { bytesFromPeers, corruptChunks } = await player.evaluate(() =>
+    window.espalier.statistics(),
+  );
+  const { stalls, errors } = await player.evaluate(() => window.state);
+  console.log("player:", JSON.stringify({ bytesFromPeers, corruptChunks, stalls, errors }));
+  if (bytesFromPeers < 5e5 || corruptChunks > 0 || stalls > 0)
+    throw new Error("the player does not play from the tree");
 } catch (error) {
   for (const tab of tabs) {
     console.log(tab.log.join("\n"));

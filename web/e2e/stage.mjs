@@ -12,6 +12,7 @@ const BIN = process.env.ESPALIER_BIN_DIR ?? join(ROOT, "target/release");
 const CLI = process.env.ESPALIER_CLI ?? join(BIN, "espalier");
 const TYPES = {
   js: "text/javascript",
+  mjs: "text/javascript",
   html: "text/html",
   m3u8: "application/vnd.apple.mpegurl",
   ts: "video/mp2t",
