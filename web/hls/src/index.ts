@@ -99,8 +99,6 @@ class Tree {
   }
 }
 
-type Base = new (config: HlsConfig) => Loader<LoaderContext>;
-
 function loaders(tree: Tree): Partial<HlsConfig> {
   const Plain = Hls.DefaultConfig.loader;
 
