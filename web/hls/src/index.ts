@@ -7,7 +7,6 @@
 import { Espalier, type EspalierOptions, type ObjectKey } from "@espalier/client";
 import Hls, {
   type HlsConfig,
-  type Loader,
   type LoaderCallbacks,
   type LoaderConfiguration,
   type LoaderContext,
