@@ -8,7 +8,7 @@
 //! state · `seal` secrets in it · `directory` the channels ·
 //! `channel` one actor round one engine · `owner` the shards that this node leads · `gateway` the peers'
 //! sessions · `moving` sends them elsewhere · `ownership` who owns what · `link_*` gateways and owners on different nodes · `api` the gRPC services ·
-//! `status` errors to statuses · `layers` what every call passes · `web` how browsers call · `admin`, `metrics` what operators see.
+//! `status` errors to statuses · `layers` what every call passes · `web` how browsers call · `pages` what they are shown · `admin`, `metrics` what operators see.
 
 mod access;
 mod admin;
@@ -27,6 +27,7 @@ mod moving;
 mod node;
 mod owner;
 mod ownership;
+mod pages;
 mod placed;
 mod policies;
 mod readiness;

@@ -43,6 +43,7 @@ use crate::link_service::LinkService;
 use crate::metrics;
 use crate::moving::Mover;
 use crate::ownership::{Clustered, Ownership};
+use crate::pages;
 use crate::readiness::Readiness;
 use crate::registry::{NodeSecrets, Registry, SecretsError};
 use crate::store::{DataDir, StoreError, on_disk};
@@ -460,7 +461,8 @@ async fn serve(
     shared: &Serving<'_>,
 ) -> Result<JoinHandle<()>, StartError> {
     let gate = GateLayer::new(&config.limits);
-    let public = web::public(public, gate.clone(), config.web_origins.clone());
+    let public =
+        web::public(public, gate.clone(), config.web_origins.clone()).merge(pages::router());
     let mut server = Server::builder()
         // gRPC-Web of browsers without TLS.
         .accept_http1(true)
@@ -542,8 +544,11 @@ fn routes(
     let channels = ChannelServiceServer::new(channels).max_decoding_message_size(MAX_REQUEST);
     let topology = TopologyServiceServer::new(TopologyApi::new(Arc::clone(directory), router))
         .max_decoding_message_size(MAX_REQUEST);
-    let cluster = ClusterServiceServer::from_arc(Arc::new(ClusterApi::new(shared.cluster.clone())))
-        .max_decoding_message_size(MAX_REQUEST);
+    let cluster = ClusterServiceServer::from_arc(Arc::new(ClusterApi::new(
+        shared.cluster.clone(),
+        shared.stopping.clone(),
+    )))
+    .max_decoding_message_size(MAX_REQUEST);
     let statements = StatementService::new(Arc::clone(directory), ServiceLimits::default());
     let signer = SignerServiceServer::new(GuardedSigner::new(statements, Arc::clone(&access)))
         .max_decoding_message_size(MAX_REQUEST);

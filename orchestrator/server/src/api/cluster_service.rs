@@ -3,6 +3,8 @@
 //! Any node answers: what is wanted of the cluster is written wherever the meta group is led. Only a move of a
 //! leadership is forwarded, to the node that leads.
 
+use core::pin::Pin;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use espalier_cluster::{ChangeError, ClusterHandle};
@@ -11,20 +13,26 @@ use espalier_proto::v1;
 use espalier_proto::v1::cluster_service_client::ClusterServiceClient;
 use espalier_proto::v1::cluster_service_server::ClusterService;
 use espalier_shards::{Group, GroupId, NodeId};
+use futures::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::cluster_view::{ClusterView, node_name};
 use super::forward::{answer, forwarded, is_forwarded};
 use crate::status::{ClusterError, Violation, invalid};
 
+/// How often a watched cluster is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// The service.
 pub(crate) struct ClusterApi {
     cluster: ClusterHandle,
+    stopping: CancellationToken,
 }
 
 impl ClusterApi {
-    pub(crate) fn new(cluster: ClusterHandle) -> Self {
-        Self { cluster }
+    pub(crate) fn new(cluster: ClusterHandle, stopping: CancellationToken) -> Self {
+        Self { cluster, stopping }
     }
 
     async fn view(&self, local: bool) -> Result<ClusterView, Status> {
@@ -75,6 +83,29 @@ impl ClusterService for ClusterApi {
     ) -> Result<Response<v1::Cluster>, Status> {
         let view = self.view(request.get_ref().local).await?;
         Ok(Response::new(view.cluster()))
+    }
+
+    type WatchClusterStream = Pin<Box<dyn Stream<Item = Result<v1::Cluster, Status>> + Send>>;
+
+    async fn watch_cluster(
+        &self,
+        _request: Request<v1::WatchClusterRequest>,
+    ) -> Result<Response<Self::WatchClusterStream>, Status> {
+        let api = Self::new(self.cluster.clone(), self.stopping.clone());
+        let ticks = tokio::time::interval(LOOK_EVERY);
+        let start = (api, ticks, None::<v1::Cluster>);
+        let states = futures::stream::unfold(start, |(api, mut ticks, last)| async move {
+            loop {
+                ticks.tick().await;
+                let now = api.view_of(api.cluster.meta().state().1).cluster();
+                if last.as_ref() != Some(&now) {
+                    return Some((Ok(now.clone()), (api, ticks, Some(now))));
+                }
+            }
+        });
+        // A node that stops ends its streams: whoever watches asks another.
+        let ending = self.stopping.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(states.take_until(ending))))
     }
 
     async fn add_node(

@@ -319,6 +319,49 @@ async fn only_pages_of_admitted_origins_are_given_leave() {
 }
 
 #[tokio::test]
+async fn a_cluster_is_watched_without_asking_twice() {
+    let node = TestNode::dev().await;
+    let page = Page::of(&node, &node.token);
+    let mut states = page
+        .call(
+            "espalier.v1.ClusterService/WatchCluster",
+            v1::WatchClusterRequest {},
+        )
+        .await;
+    let first: v1::Cluster = states.next().await.unwrap().unwrap();
+    assert_eq!(first.nodes.len(), 1);
+    node.create("news", "http://127.0.0.1:1/x.m3u8").await;
+    let held = |cluster: &v1::Cluster| cluster.shards.iter().map(|it| it.channels).sum::<u32>();
+    assert_eq!(held(&first), 0);
+    let mut latest = first;
+    while held(&latest) == 0 {
+        latest = states.next().await.unwrap().unwrap();
+    }
+    within(node.node.shutdown()).await;
+}
+
+#[tokio::test]
+async fn pages_are_served_beside_the_api() {
+    let node = TestNode::dev().await;
+    let page = Page::of(&node, "");
+    for path in ["/", "/watch/news"] {
+        let url = format!("{}{path}", page.endpoint);
+        let answer = within(page.http.get(url).send()).await.unwrap();
+        let policy = answer.headers()["content-security-policy"].to_str();
+        assert!(policy.unwrap().contains("default-src 'none'"), "{path}");
+        let built = answer.status() == StatusCode::OK;
+        let text = answer.text().await.unwrap();
+        let said = if built {
+            "<!doctype html>"
+        } else {
+            "npm run build"
+        };
+        assert!(text.contains(said), "{path}: {text}");
+    }
+    node.node.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_page_and_a_native_peer_are_peers_of_one_tree() {
     let node = TestNode::dev().await;
     node.create("news", &origin().await).await;
