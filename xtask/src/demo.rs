@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{PROGRAMS, cargo, release_directory};
 use crate::console::say;
-use crate::tools;
+use crate::{pages, tools};
 
 /// Builds with cargo's own progress, then replaces this process by the demo, so that signals reach it.
 ///
@@ -20,6 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "ffmpeg is not installed, and not needed: sample media will be looped as the live stream",
         );
     }
+    pages::build()?;
     say("building the programs in release mode; the first time takes some minutes");
     let packages = PROGRAMS.iter().flat_map(|package| ["--package", *package]);
     let status = cargo(["build", "--release"].into_iter().chain(packages))

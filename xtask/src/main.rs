@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod console;
 mod demo;
+mod pages;
 mod picture;
 mod purity;
 mod runner;

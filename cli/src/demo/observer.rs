@@ -35,8 +35,9 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts to look at what is on the stage.
     pub(crate) fn start(stage: &Stage, nodes: Vec<Connection>) -> (Self, watch::Receiver<Picture>) {
-        let (publish, picture) =
-            watch::channel(Picture::new(stage.addresses().len(), stage.stream()));
+        let mut first = Picture::new(stage.addresses().len(), stage.stream());
+        first.dashboard = stage.dashboard();
+        let (publish, picture) = watch::channel(first);
         let tasks = [
             tokio::spawn(follow_topology(nodes.clone(), publish.clone())),
             tokio::spawn(follow_nodes(stage.crew().clone(), nodes, publish.clone())),

@@ -61,6 +61,8 @@ pub(crate) struct Picture {
     pub(crate) rates: VecDeque<Taken>,
     /// Where a player finds the stream.
     pub(crate) url: Option<String>,
+    /// Where a browser finds the dashboard, with a login in what browsers send to nobody.
+    pub(crate) dashboard: Option<String>,
     pub(crate) problem: Option<String>,
     pub(crate) leadership: Leadership,
     rhythm: Rhythm,

@@ -43,6 +43,8 @@ pub(crate) struct Stage {
     addresses: Vec<PeerAddress>,
     stream: String,
     observer: Option<(Observer, watch::Receiver<Picture>)>,
+    /// The first node's dashboard, with a login.
+    dashboard: Option<String>,
 }
 
 /// A peer and where it serves.
@@ -70,6 +72,7 @@ impl Stage {
             addresses: Vec::new(),
             stream: String::new(),
             observer: None,
+            dashboard: None,
         })
     }
 
@@ -104,6 +107,10 @@ impl Stage {
             progress.step(format!("node {number}: pid {pid} at {endpoint}"));
         }
 
+        if let Some(dashboard) = &self.dashboard {
+            progress.step(format!("dashboard: {dashboard}"));
+        }
+
         progress.doing("creating the channel");
         let viewer_token = create_channel(&connections[0], origin_url).await?;
         progress.step(format!("channel: {CHANNEL}"));
@@ -125,6 +132,9 @@ impl Stage {
         let mut connections = Vec::new();
         for words in founded.words {
             let [endpoint] = words.announced(["ESPALIER_ENDPOINT"], READY).await?;
+            // The fragment of an address stays in the browser.
+            let login = || format!("{endpoint}/?channel={CHANNEL}#token={}", founded.token);
+            self.dashboard.get_or_insert_with(login);
             let access = ConnectionArgs {
                 endpoint,
                 token: Some(founded.token.clone()),
@@ -187,6 +197,10 @@ impl Stage {
             .as_ref()
             .map(|origin| origin.traffic().clone())
             .unwrap_or_default()
+    }
+
+    pub(crate) fn dashboard(&self) -> Option<String> {
+        self.dashboard.clone()
     }
 
     pub(crate) fn stream(&self) -> &str {

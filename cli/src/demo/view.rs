@@ -25,7 +25,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, picture: &Picture, scroll: &mut u16) {
         Constraint::Length(5),
         Constraint::Length(nodes_height),
         Constraint::Min(4),
-        Constraint::Length(2),
+        Constraint::Length(3),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(headline(picture)), head);
@@ -231,7 +231,14 @@ fn footer(picture: &Picture) -> Vec<Line<'static>> {
         keys.push(Span::from(", r starts ended nodes; ").dark_gray());
         keys.push(Span::from(invitation(&picture.leadership)).bold());
     }
-    vec![watch, Line::from(keys)]
+    let dashboard = match &picture.dashboard {
+        Some(url) => Line::from(vec![
+            Span::from(" dashboard: ").dark_gray(),
+            Span::from(url.clone()).bold(),
+        ]),
+        None => Line::default(),
+    };
+    vec![watch, dashboard, Line::from(keys)]
 }
 
 /// Bytes in a second, averaged over the seconds before.
@@ -273,6 +280,7 @@ mod tests {
     fn the_screen_shows_tree_offload_rates_and_address() {
         let mut picture = picture();
         picture.url = Some("http://127.0.0.1:1/demo/master.m3u8".into());
+        picture.dashboard = Some("http://127.0.0.1:2/#token=t".into());
         let text = screen(&picture, 140, 20);
         for words in [
             "live",
@@ -283,6 +291,7 @@ mod tests {
             "└─ b",
             "0.09s",
             "ffplay http://127.0.0.1:1/demo/master.m3u8",
+            "dashboard: http://127.0.0.1:2/#token=t",
         ] {
             assert!(text.contains(words), "{words} in\n{text}");
         }
