@@ -15,4 +15,5 @@ mod outage;
 mod player;
 mod relay;
 mod steady;
+mod stripes;
 mod tree;
