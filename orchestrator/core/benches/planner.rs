@@ -1,8 +1,10 @@
 //! What the planner's events cost with a large audience: a join, a leave, a region that vanishes, a rebuild.
 //! `cargo bench --bench planner`; `PEERS=100000` plans for fewer.
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use espalier_orchestrator_core::planner::{EdgeChange, Newcomer, PeerSlot, Planner, TreeId};
@@ -85,6 +87,25 @@ impl Audience {
         slot
     }
 
+    /// So many come and as many go, each second a thousand; returns how long joins and leaves took.
+    fn turn_over(&mut self, times: u64) -> (Duration, Duration) {
+        let (mut joins, mut leaves) = (Duration::ZERO, Duration::ZERO);
+        for number in 0..times {
+            let newcomer = self.newcomer();
+            let started = Instant::now();
+            let slot = self.join(newcomer);
+            joins += started.elapsed();
+            self.planner.arrived(slot, TREE, self.now);
+            let started = Instant::now();
+            self.leave_oldest();
+            leaves += started.elapsed();
+            if number % 1000 == 999 {
+                self.pass(1);
+            }
+        }
+        (joins, leaves)
+    }
+
     fn join_warm(&mut self) {
         let newcomer = self.newcomer();
         let slot = self.join(newcomer);
@@ -127,20 +148,10 @@ fn events(criterion: &mut Criterion) {
     let mut audience = Audience::of(peers());
     let mut group = criterion.benchmark_group("planner");
     group.bench_function("join", |bencher| {
-        bencher.iter_batched(
-            || (),
-            |()| {
-                let newcomer = audience.newcomer();
-                audience.join(newcomer)
-            },
-            BatchSize::SmallInput,
-        );
+        bencher.iter_custom(|times| audience.turn_over(times).0);
     });
-    group.bench_function("leave and join", |bencher| {
-        bencher.iter(|| {
-            audience.leave_oldest();
-            audience.join_warm();
-        });
+    group.bench_function("leave", |bencher| {
+        bencher.iter_custom(|times| audience.turn_over(times).1);
     });
     group.finish();
 }
