@@ -11,14 +11,15 @@
 //!
 //! A large audience never comes to rest, and one move at a time would be too slow for it. There each viewer-hour
 //! earns planned moves, as many as the policy allows; successors that take over spend them too. What is left
-//! goes to two things in turn: the deepest leaves rise where that gains two levels, and a strong bench node
-//! changes places with a leaf further up that can serve nobody.
+//! goes to three things in turn: the deepest leaves rise where that gains two levels, a strong bench node changes
+//! places with a leaf further up that can serve nobody, and the best of the bench takes over a high position
+//! from one that is weak, or young, for it.
 
 use core::time::Duration;
 
 use super::Forest;
-use super::index::{BENCH, BENCHES, DISTRUSTED, LEAF, RESERVED};
-use super::node::{Flags, Node, NodeRef, Place};
+use super::index::{BENCH, BENCHES, DISTRUSTED, LEAF, STRONG_HEIR};
+use super::node::{Flags, NodeRef, Place};
 
 /// Between two moves in a tree.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -37,6 +38,8 @@ const MOST_SAMPLED: u32 = 3;
 const LONGEST_PAUSE: u32 = 8;
 /// How long moves are saved up.
 const MOST_SAVED_MS: i64 = 5_000;
+/// By how much better one has to be that takes over a position, in quarters.
+const BETTER: u64 = 6;
 /// A level with more nodes than that is not emptied one by one.
 const FEW: u32 = 8;
 
@@ -102,7 +105,7 @@ impl Forest {
     /// Looks at a few nodes, as often at one of each depth, and has the first interior one that is weak and
     /// young for its place replaced by the best of the bench, which takes over its position and its children.
     fn replace_a_weak_one(&mut self, tree: u8, now: Duration) {
-        let above = self.tree(tree).bulk().saturating_sub(1);
+        let above = self.tree(tree).high().unwrap_or(1).max(1);
         for _ in 0..MOST_SAMPLED.min(above) {
             let turn = self.tree(tree).turn;
             self.tree_mut(tree).turn = turn.wrapping_add(4);
@@ -145,38 +148,39 @@ impl Forest {
         Some(at)
     }
 
-    /// The best of the node's region to have its place: deeper, much stronger and there for longer.
+    /// The best of the node's region to have its place: deeper, and of a much better rank.
     fn best_for_place(&self, weak: NodeRef, now: Duration) -> Option<NodeRef> {
         let record = self.node(weak);
         let tree = self.tree(record.tree);
         let region = record.area() & !1;
-        let age = |node: &Node| u64::from(self.today.saturating_sub(node.born)) + 10;
-        let old = age(record);
+        let least = self.rank_for_high(weak) * BETTER / 4;
         let next = |node: &NodeRef| self.node(*node).next_listed.get();
         let fits = |node: &NodeRef| {
             let strong = self.node(*node);
             strong.children == 0
-                && match strong.capacity >= 2 * record.capacity {
-                    true => age(strong) * 4 >= old,
-                    false => strong.capacity >= record.capacity && age(strong) >= old * 3,
-                }
+                && strong.capacity >= record.children
+                && self.rank_for_high(*node) > least
                 && self.may_rise(*node, now)
         };
-        for class in (super::index::bench_of(record.capacity)..=BENCHES)
-            .rev()
-            .chain([RESERVED])
-        {
-            for depth in (record.depth() + 1..=tree.deepest()).rev() {
-                for area in [region, region + 1] {
+        let mut best: Option<(u64, NodeRef)> = None;
+        for depth in record.depth() + 1..=tree.deepest() {
+            for area in [region, region + 1] {
+                let present = tree.index.classes(area, depth);
+                let classes =
+                    (super::index::bench_of(record.children)..=BENCHES).chain([STRONG_HEIR]);
+                for class in classes.filter(|class| present & 1 << class != 0) {
                     let first = tree.index.first(area, depth, class);
-                    let found = core::iter::successors(first, next).take(4).find(fits);
-                    if found.is_some() {
-                        return found;
+                    let found = core::iter::successors(first, next).take(2).find(fits);
+                    if let Some(found) = found {
+                        let rank = self.rank_for_high(found);
+                        if best.is_none_or(|(other, _)| rank > other) {
+                            best = Some((rank, found));
+                        }
                     }
                 }
             }
         }
-        None
+        best.map(|(_, node)| node)
     }
 
     /// Has a bench node take over another's position and children, which goes to where that was. Nobody's depth

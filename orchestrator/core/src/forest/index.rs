@@ -16,16 +16,33 @@ pub(super) const INTERIOR: u8 = 0;
 /// It has no children and all of its budget: from here on by its capacity, 1 to [`BENCHES`] and more.
 pub(super) const BENCH: u8 = 1;
 pub(super) const BENCHES: u8 = 9;
+/// From here on they are strong: of use where depths depend on them.
+pub(super) const STRONG: u8 = 6;
 /// It has room only at the price of a reservation.
 pub(super) const RESERVED: u8 = 10;
 /// Its peer is a serial accuser.
 pub(super) const DISTRUSTED: u8 = 11;
 /// It has no children and can have none, for now or for good.
 pub(super) const LEAF: u8 = 12;
+/// Strong and without children, but somebody's successor with all that it has.
+pub(super) const STRONG_HEIR: u8 = 13;
 /// The classes of those that can take a child, the best first: who has children already, then the strong.
-pub(super) const BY_PREFERENCE: [u8; 12] =
-    [INTERIOR, 9, 8, 7, 6, 5, 4, 3, 2, 1, RESERVED, DISTRUSTED];
-const CLASSES: usize = 13;
+pub(super) const BY_PREFERENCE: [u8; 13] = [
+    INTERIOR,
+    9,
+    8,
+    7,
+    6,
+    5,
+    4,
+    3,
+    2,
+    1,
+    RESERVED,
+    STRONG_HEIR,
+    DISTRUSTED,
+];
+const CLASSES: usize = 14;
 /// In no list.
 pub(super) const UNLISTED: u8 = 15;
 
@@ -34,7 +51,7 @@ const fn bits(from: u8, to: u8) -> u16 {
 }
 
 /// Those that can take a child.
-pub(super) const OPEN: u16 = bits(INTERIOR, DISTRUSTED);
+pub(super) const OPEN: u16 = bits(INTERIOR, DISTRUSTED) | 1 << STRONG_HEIR;
 
 /// Depths that a node can have; a policy allows at most 64.
 pub(super) const DEPTHS: usize = 65;
@@ -165,7 +182,7 @@ impl Index {
         let was_empty = ends.first == Link::NONE;
         let after = match class {
             INTERIOR => None,
-            BENCH..=RESERVED => older(nodes, ends.last, record.born),
+            BENCH..=RESERVED | STRONG_HEIR => older(nodes, ends.last, record.born),
             _ => ends.last.get(),
         };
         let before = match after {
@@ -238,9 +255,10 @@ impl Forest {
                 };
             }
             if self.has_room_at_a_price(node) {
-                return match node.flags.has(Flags::DISTRUSTED) {
-                    true => DISTRUSTED,
-                    false => RESERVED,
+                return match carried {
+                    _ if node.flags.has(Flags::DISTRUSTED) => DISTRUSTED,
+                    0 if bench_of(node.capacity) >= STRONG => STRONG_HEIR,
+                    _ => RESERVED,
                 };
             }
         }

@@ -179,7 +179,10 @@ impl Forest {
         self.link_to_peer(peer, node);
         let key = self.tree(tree).key;
         self.changes.returns(id, key);
-        self.tree_mut(tree).members += 1;
+        let born = u64::from(self.node(node).born);
+        let in_tree = self.tree_mut(tree);
+        in_tree.members += 1;
+        in_tree.births += born;
         self.refresh_peer(peer);
         node
     }
@@ -232,10 +235,12 @@ impl Forest {
         self.unlist(node);
         self.unlink_from_peer(node);
         let depth = self.node(node).depth;
+        let born = u64::from(self.node(node).born);
         let bare = self.node(node).flags.has(Flags::UNPROTECTED);
         let in_tree = self.tree_mut(tree);
         in_tree.count_depth(depth, 0);
         in_tree.members -= 1;
+        in_tree.births -= born;
         in_tree.bare -= u32::from(bare);
         let decided = self.decided.get_mut(node.index()).and_then(Option::take);
         self.changes.dropped(id, key, decided.is_some());

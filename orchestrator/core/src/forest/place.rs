@@ -2,15 +2,15 @@
 //! that costs no more than [`NEARNESS`] levels.
 //!
 //! Among equals a parent that has children already is preferred to waking a bench node, and both to
-//! breaking a reservation. Consumers go as deep as they can without making the tree deeper: the slots
-//! above are for those who pass the stream on.
+//! breaking a reservation. Who will serve nobody or few leaves the slots at high positions to those who pass the
+//! stream on. Where nobody's depth depends on it, the oldest of the weak are woken first.
 //!
 //! Work per search is bounded by [`MOST_EXAMINED`] candidates, whatever the audience's size.
 
 use core::time::Duration;
 
 use super::Forest;
-use super::index::{BY_PREFERENCE, OPEN};
+use super::index::{BENCH, BY_PREFERENCE, INTERIOR, OPEN, STRONG};
 use super::node::{Flags, Node, NodeRef, Place};
 use crate::events::PeerRole;
 
@@ -48,12 +48,12 @@ impl Forest {
             self.work.examined += MOST_EXAMINED - search.left;
             return Some(found);
         }
-        let found = if self.goes_deep(record) {
-            self.deep_first(&mut search)
-        } else {
-            None
+        let found = match (self.goes_deep(record), self.tree(record.tree).high()) {
+            (false, _) => None,
+            (true, None) => self.deep_first(&mut search),
+            (true, Some(high)) => self.shallow_first(&mut search, high),
         };
-        let found = found.or_else(|| self.shallow_first(&mut search));
+        let found = found.or_else(|| self.shallow_first(&mut search, 0));
         self.work.examined += MOST_EXAMINED - search.left;
         found
     }
@@ -88,25 +88,6 @@ impl Forest {
         node.flags.has(Flags::CONSUMER) || (weak && self.tree(node.tree).is_large())
     }
 
-    fn shallow_first(&self, search: &mut Search) -> Option<NodeRef> {
-        let index = &self.tree_of(search.node).index;
-        let (near, far) = index.open_depths(search.region);
-        let mut turns = near | far << NEARNESS;
-        while turns != 0 && search.left > 0 {
-            let turn = turns.trailing_zeros();
-            turns &= turns - 1;
-            let found = self.search_depth(search, turn, true);
-            let found = found.or_else(|| {
-                let depth = turn.checked_sub(NEARNESS)?;
-                self.search_depth(search, depth, false)
-            });
-            if found.is_some() {
-                return found;
-            }
-        }
-        None
-    }
-
     /// Open nodes that would not make the tree deeper, the deepest level first.
     fn deep_first(&self, search: &mut Search) -> Option<NodeRef> {
         let tree = self.tree_of(search.node);
@@ -121,6 +102,28 @@ impl Forest {
                 if found.is_some() {
                     return found;
                 }
+            }
+        }
+        None
+    }
+
+    /// The shallowest slot at nodes from this depth on.
+    fn shallow_first(&self, search: &mut Search, from: u32) -> Option<NodeRef> {
+        let index = &self.tree_of(search.node).index;
+        let (near, far) = index.open_depths(search.region);
+        let above = (1_u128 << from) - 1;
+        let (near, far) = (near & !above, far & !above);
+        let mut turns = near | far << NEARNESS;
+        while turns != 0 && search.left > 0 {
+            let turn = turns.trailing_zeros();
+            turns &= turns - 1;
+            let found = self.search_depth(search, turn, true);
+            let found = found.or_else(|| {
+                let depth = turn.checked_sub(NEARNESS).filter(|depth| *depth >= from)?;
+                self.search_depth(search, depth, false)
+            });
+            if found.is_some() {
+                return found;
             }
         }
         None
@@ -144,6 +147,23 @@ impl Forest {
                 .flat_map(|group| regions().map(move |region| region + group))
         };
         let present = areas().fold(0, |all, area| all | index.classes(area, depth)) & OPEN;
+        let high = self.tree_of(search.node).high();
+        let low = high.is_some_and(|high| depth > high);
+        if low && present & 1 << INTERIOR == 0 {
+            let weak = BENCH..STRONG;
+            let first = areas().flat_map(|area| {
+                weak.clone()
+                    .filter_map(move |class| index.first(area, depth, class))
+            });
+            // Nobody's depth depends on it: who has been there longest stays longest.
+            let oldest = first.min_by_key(|node| (self.node(*node).born, *node));
+            if let Some(oldest) = oldest {
+                search.left = search.left.saturating_sub(1);
+                if self.legal(oldest, search.node) {
+                    return Some(oldest);
+                }
+            }
+        }
         for class in BY_PREFERENCE {
             if present & 1 << class == 0 {
                 continue;

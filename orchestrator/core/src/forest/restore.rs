@@ -163,6 +163,8 @@ impl Forest {
             let after = self.node_mut(successor);
             let others = core::mem::replace(&mut after.protects, Link::to(node));
             after.pledged += need;
+            let tree = after.tree;
+            self.tree_mut(tree).pledged += u32::from(need);
             let record = self.node_mut(node);
             record.successor = Link::to(successor);
             record.reserved = need;
@@ -176,9 +178,11 @@ impl Forest {
             let node = NodeRef(number);
             let record = self.node(node);
             let (tree, depth, place) = (record.tree, record.depth, record.place());
+            let born = u64::from(record.born);
             self.note_unprotected(node);
             let in_tree = self.tree_mut(tree);
             in_tree.members += 1;
+            in_tree.births += born;
             in_tree.count_depth(0, depth);
             for (child, next) in layout.children(number).zip(layout.children(number).skip(1)) {
                 self.node_mut(NodeRef(child)).next_sibling = Link::to(NodeRef(next));

@@ -5,14 +5,19 @@
 //! would grow deeper or need another root otherwise. Interior nodes without a successor are asked for again, a
 //! few per event; until then their children's standby is the CDN.
 
+use core::ops::RangeInclusive;
+
 use super::Forest;
-use super::index::{BENCHES, INTERIOR, RESERVED, bench_of};
+use super::index::{BENCHES, INTERIOR, RESERVED, STRONG, STRONG_HEIR, bench_of};
 use super::node::{Flags, Link, NodeRef};
 
 /// Candidates that one search looks at.
-const MOST_EXAMINED: u32 = 32;
-/// Of each list of the bench, which is ordered by age.
-const FIRST_OF_EACH: usize = 2;
+const MOST_EXAMINED: u32 = 96;
+/// Slots are kept for those on the last of the high levels up to one for so many members, and for the others.
+const KEPT_FOR_THE_HIGH: u32 = 16;
+const KEPT_FOR_THE_LOW: u32 = 32;
+/// Of each list of those who are not on the bench.
+const OF_EACH_LIST: usize = 4;
 /// Interior nodes that one event tries to protect.
 const MOST_PROTECTED: usize = 4;
 /// Events that a search waits for at the most after others have found nobody.
@@ -29,6 +34,8 @@ impl Forest {
         };
         self.unlink_protected(successor, node);
         self.node_mut(successor).pledged -= reserved;
+        let tree = self.node(node).tree;
+        self.tree_mut(tree).pledged -= u32::from(reserved);
         self.standbys_changed(node);
         self.touched_by_node(successor);
         self.changed(node);
@@ -45,10 +52,14 @@ impl Forest {
         }
         record.flags.set(Flags::UNPROTECTED, bare);
         let tree = record.tree;
+        let high = bare && self.is_high(node);
         let tree = self.tree_mut(tree);
         if bare {
             tree.bare += 1;
-            tree.unprotected.push_back(node);
+            match high {
+                true => tree.unprotected.push_front(node),
+                false => tree.unprotected.push_back(node),
+            }
         } else {
             tree.bare -= 1;
         }
@@ -76,6 +87,8 @@ impl Forest {
                 if more > 0 {
                     self.node_mut(node).reserved = need;
                     self.node_mut(successor).pledged += more;
+                    let tree = self.node(node).tree;
+                    self.tree_mut(tree).pledged += u32::from(more);
                     self.edges_changed(successor);
                 }
             }
@@ -122,6 +135,10 @@ impl Forest {
             if record.tree != tree || !record.flags.has(Flags::UNPROTECTED) {
                 continue;
             }
+            if self.must_wait(node) {
+                self.tree_mut(tree).unprotected.push_back(node);
+                continue;
+            }
             let found = self.find_successor(node, false);
             let record = self.tree_mut(tree);
             // Where nobody has been found for one there is hardly anybody for the next.
@@ -148,11 +165,13 @@ impl Forest {
         let need = u16::try_from(need).unwrap_or(u16::MAX);
         let after = self.node_mut(successor);
         after.pledged += need;
+        let tree = after.tree;
         let others = core::mem::replace(&mut after.protects, Link::to(node));
         let record = self.node_mut(node);
         record.successor = Link::to(successor);
         record.reserved = need;
         record.next_protected = others;
+        self.tree_mut(tree).pledged += u32::from(need);
         self.standbys_changed(node);
         self.touched_by_node(successor);
         self.changed(node);
@@ -168,11 +187,16 @@ impl Forest {
 
     /// The same, at the price of what is reserved at it.
     fn could_succeed(&self, successor: NodeRef, node: NodeRef) -> bool {
-        let record = self.node(node);
         let after = self.node(successor);
         let room = u32::from(after.capacity).saturating_sub(after.carried());
+        room >= u32::from(self.node(node).children) && self.might_succeed(successor, node)
+    }
+
+    /// The same, of some of the children.
+    fn might_succeed(&self, successor: NodeRef, node: NodeRef) -> bool {
+        let record = self.node(node);
+        let after = self.node(successor);
         after.serves()
-            && room >= u32::from(record.children)
             && record.children > 0
             && !self.is_within(successor, node)
             && self
@@ -181,12 +205,10 @@ impl Forest {
     }
 
     /// Looks at the bench, then at interior nodes with room, the deepest first: the shallow ones are the next
-    /// newcomers' parents. Of the bench it takes who is strongest and has been there longest, and prefers one
-    /// that does not depend on the node's own parent, so that it survives both. At the price of others'
-    /// reservations it finds one where all of the bench is reserved.
+    /// newcomers' parents. It prefers one that does not depend on the node's own parent, so that it survives both.
+    /// At the price of others' reservations it finds one where all of the bench is reserved.
     pub(super) fn find_successor(&mut self, node: NodeRef, at_a_price: bool) -> Option<NodeRef> {
         let record = self.node(node);
-        let (tree, need) = (record.tree, record.children);
         let own = record.area() & !1;
         let mut search = Heirs {
             node,
@@ -194,13 +216,13 @@ impl Forest {
             examined: 0,
             at_a_price,
         };
-        let price = at_a_price.then_some(RESERVED);
+        let price = at_a_price.then_some([STRONG_HEIR, RESERVED]);
         let mut found = None;
         for near in [true, false] {
-            let areas = 0..self.tree(tree).index.area_count();
+            let areas = 0..self.tree_of(node).index.area_count();
             let areas: Areas = areas.filter(|area| (area & !1 == own) == near).collect();
-            found = found.or_else(|| self.best_of_bench(&mut search, &areas, bench_of(need)));
-            for class in [INTERIOR].into_iter().chain(price) {
+            found = self.best_of_bench(&mut search, &areas);
+            for class in [INTERIOR].into_iter().chain(price.into_iter().flatten()) {
                 found = found.or_else(|| self.deepest_of(&mut search, &areas, class));
             }
             if found.is_some() {
@@ -211,35 +233,78 @@ impl Forest {
         found
     }
 
-    /// The one with the best rank of the first of each list of the bench.
-    fn best_of_bench(&self, search: &mut Heirs, areas: &[u8], least: u8) -> Option<NodeRef> {
+    /// Whether the node has a high position: see [`super::Tree::high`].
+    fn is_high(&self, node: NodeRef) -> bool {
+        let record = self.node(node);
+        let high = self.tree(record.tree).high();
+        high.is_some_and(|high| record.depth() <= high)
+    }
+
+    /// Whether the bench is needed for other things than the node's successor. What is kept for somebody ages on
+    /// the bench instead of serving, and in a large tree there is not enough for all: who has most below it
+    /// comes first.
+    fn must_wait(&self, node: NodeRef) -> bool {
+        let record = self.node(node);
+        let tree = self.tree(record.tree);
+        let share = match tree.high() {
+            None => return false,
+            Some(high) if record.depth() < high => return false,
+            Some(high) if record.depth() == high => KEPT_FOR_THE_HIGH,
+            Some(_) => KEPT_FOR_THE_LOW,
+        };
+        tree.pledged > tree.members / share
+    }
+
+    /// The one with the best rank of the first few of each list of the bench. In a low position of a large tree
+    /// that is one of the weak if there are any: the strong are for the high ones.
+    fn best_of_bench(&self, search: &mut Heirs, areas: &[u8]) -> Option<NodeRef> {
+        let least = match self.may_take_a_part(search) {
+            false => self.node(search.node).children,
+            true if self.is_high(search.node) => self.node(search.node).children / 4 * 3,
+            true => 1,
+        };
+        let (least, low) = (bench_of(least), self.is_low(search.node));
+        let all = [least..=STRONG - 1, least.max(STRONG)..=BENCHES];
+        match low {
+            true => all
+                .into_iter()
+                .find_map(|classes| self.best_of_classes(search, areas, classes)),
+            false => self.best_of_classes(search, areas, least..=BENCHES),
+        }
+    }
+
+    fn best_of_classes(
+        &self,
+        search: &mut Heirs,
+        areas: &[u8],
+        classes: RangeInclusive<u8>,
+    ) -> Option<NodeRef> {
         let tree = self.tree_of(search.node);
+        let look = if tree.is_large() { 2 } else { usize::MAX };
+        let next = |node: &NodeRef| self.node(*node).next_listed.get();
         let mut best: Option<(bool, u64, NodeRef)> = None;
-        for depth in (1..=tree.deepest()).rev() {
-            for area in areas {
-                let present = tree.index.classes(*area, depth);
-                for class in (least..=BENCHES).filter(|class| present & 1 << class != 0) {
-                    if search.examined >= MOST_EXAMINED {
-                        break;
-                    }
+        for class in classes.rev() {
+            for depth in 1..=tree.deepest() {
+                for area in areas {
                     let first = tree.index.first(*area, depth, class);
-                    let next = |node: &NodeRef| self.node(*node).next_listed.get();
-                    for candidate in core::iter::successors(first, next).take(FIRST_OF_EACH) {
-                        search.examined += 1;
-                        let rank = self.rank_as_heir(candidate);
-                        let better =
-                            |(entangled, found, _): (bool, u64, NodeRef)| entangled || rank > found;
-                        if best.is_none_or(better) && self.succeeds(candidate, search.node) {
-                            let entangled = search
-                                .parent
-                                .is_some_and(|parent| self.is_within(candidate, parent));
-                            if !entangled
-                                || best.is_none_or(|(other, found, _)| other && rank > found)
-                            {
-                                best = Some((entangled, rank, candidate));
-                            }
-                            break;
+                    for candidate in core::iter::successors(first, next).take(look) {
+                        if search.examined >= MOST_EXAMINED {
+                            return best.map(|(_, _, node)| node);
                         }
+                        search.examined += 1;
+                        let rank = self.rank_as_heir(candidate, search.node);
+                        let better = |free| {
+                            best.is_none_or(|(other, found, _)| (free, rank) > (other, found))
+                        };
+                        if !better(true) || !self.takes_over(candidate, search) {
+                            continue;
+                        }
+                        let hangs_on = |parent| self.is_within(candidate, parent);
+                        let free = !search.parent.is_some_and(hangs_on);
+                        if better(free) {
+                            best = Some((free, rank, candidate));
+                        }
+                        break;
                     }
                 }
             }
@@ -247,12 +312,48 @@ impl Forest {
         best.map(|(_, _, node)| node)
     }
 
-    /// Who is strong and has been there for long has much below it and stays: capacity times age squared.
-    fn rank_as_heir(&self, node: NodeRef) -> u64 {
+    fn takes_over(&self, candidate: NodeRef, search: &Heirs) -> bool {
+        match self.may_take_a_part(search) {
+            true => self.might_succeed(candidate, search.node),
+            false => self.succeeds(candidate, search.node),
+        }
+    }
+
+    /// In a large tree there are slots for those of a dead node's children for whom its heir has no room.
+    fn may_take_a_part(&self, search: &Heirs) -> bool {
+        search.at_a_price && self.tree_of(search.node).is_large()
+    }
+
+    fn is_low(&self, node: NodeRef) -> bool {
+        self.tree_of(node).is_large() && !self.is_high(node)
+    }
+
+    /// Who has been there for long stays. Who is strong has much below it; in a low position only the children
+    /// count.
+    fn rank_as_heir(&self, candidate: NodeRef, node: NodeRef) -> u64 {
+        match self.is_low(node) {
+            false => self.rank_for_high(candidate),
+            true => {
+                let taken = self.node(candidate).capacity.min(self.node(node).children);
+                self.maturity(candidate) * u64::from(taken)
+            }
+        }
+    }
+
+    /// How good a node is for a high position.
+    pub(super) fn rank_for_high(&self, node: NodeRef) -> u64 {
+        let capacity = u64::from(self.node(node).capacity.min(16));
+        self.maturity(node) * capacity * capacity
+    }
+
+    /// How sure it is that a node stays, in 2^20 parts: how it stands to a part of the mean age. The chance to leave
+    /// falls with age, the more slowly the older one is.
+    fn maturity(&self, node: NodeRef) -> u64 {
         let record = self.node(node);
-        let age = u64::from(self.today.saturating_sub(record.born)) / 10 + 1;
-        age.saturating_mul(age)
-            .saturating_mul(u64::from(record.capacity.min(16)))
+        let age = u64::from(self.today.saturating_sub(record.born)) + 1;
+        let usual = self.tree(record.tree).mean_age(self.today);
+        let share = (age << 10) / (age + usual / 4);
+        share * share
     }
 
     /// The first that fits of the deepest of a class.
@@ -263,7 +364,7 @@ impl Forest {
             for area in areas {
                 let first = tree.index.first(*area, depth, class);
                 let next = |node: &NodeRef| self.node(*node).next_listed.get();
-                for candidate in core::iter::successors(first, next).take(2 * FIRST_OF_EACH) {
+                for candidate in core::iter::successors(first, next).take(OF_EACH_LIST) {
                     if search.examined >= 2 * MOST_EXAMINED {
                         return entangled;
                     }

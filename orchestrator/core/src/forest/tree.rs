@@ -14,6 +14,8 @@ use crate::ids::TrackName;
 /// above those that have none, so that less is moved.
 const RANKS: usize = 16;
 const RELAY: u32 = 7;
+/// The positions of one in so many members are high.
+const FEW_OF: u32 = 8;
 
 /// The tree of one stripe of one track.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub(crate) struct Tree {
     /// What a child costs, wire bit/s.
     pub(crate) cost: u64,
     pub(crate) members: u32,
+    /// When their peers joined, in tenths of a second, all together.
+    pub(super) births: u64,
+    /// Slots that successors keep.
+    pub(super) pledged: u32,
     pub(super) index: Index,
     /// By rank, from the newest to the oldest.
     roots: [(Link, Link); RANKS],
@@ -69,6 +75,8 @@ impl Tree {
             measured: false,
             cost: 1,
             members: 0,
+            births: 0,
+            pledged: 0,
             index: Index::default(),
             roots: [(Link::NONE, Link::NONE); RANKS],
             root_count: 0,
@@ -125,6 +133,27 @@ impl Tree {
 
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.index.bytes() + self.unprotected.capacity() * size_of::<NodeRef>()
+    }
+
+    /// The depth down to which positions are few, so that everybody's depth depends on who has them; none in a
+    /// tree that is not large.
+    pub(super) fn high(&self) -> Option<u32> {
+        if !self.is_large() {
+            return None;
+        }
+        let few = self.members / FEW_OF;
+        let mut above = 0;
+        let high = self.depths.iter().take_while(|nodes| {
+            above += **nodes;
+            above <= few
+        });
+        // Depth 0 is nobody's.
+        Some(super::node::count(high.count()).saturating_sub(1))
+    }
+
+    /// How long its members have been there on average at this time, in tenths of a second.
+    pub(super) fn mean_age(&self, today: u32) -> u64 {
+        u64::from(today).saturating_sub(self.births / u64::from(self.members.max(1)))
     }
 
     /// The depth at which most nodes are; the deepest of equals.
