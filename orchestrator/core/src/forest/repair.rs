@@ -237,7 +237,11 @@ impl Forest {
         self.shake(self.node(node).tree, now);
         self.warm_up(node);
         self.release_former(node);
+        let from = self.node(node).parent();
         self.detach(node);
+        if let (Some(from), Some(Place::Under(to))) = (from, to) {
+            self.use_reservation(from, to);
+        }
         match to {
             Some(Place::Under(parent)) if self.fits(parent, node) => {
                 self.attach_as_found(node, parent);

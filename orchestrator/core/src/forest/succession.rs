@@ -18,6 +18,8 @@ const KEPT_FOR_THE_HIGH: u32 = 16;
 const KEPT_FOR_THE_LOW: u32 = 32;
 /// Of each list of those who are not on the bench.
 const OF_EACH_LIST: usize = 4;
+/// Heirs of others that one search looks at.
+const MOST_TAKEN: usize = 8;
 /// Interior nodes that one event tries to protect.
 const MOST_PROTECTED: usize = 4;
 /// Events that a search waits for at the most after others have found nobody.
@@ -41,6 +43,18 @@ impl Forest {
         self.changed(node);
         self.edges_changed(successor);
         self.note_unprotected(node);
+    }
+
+    /// A child that has left takes the slot that the successor keeps for it; the others' slots remain.
+    pub(super) fn use_reservation(&mut self, left: NodeRef, successor: NodeRef) {
+        let record = self.node_mut(left);
+        if record.successor.get() == Some(successor) && record.reserved > 0 {
+            record.reserved -= 1;
+            self.node_mut(successor).pledged -= 1;
+            let tree = self.node(successor).tree;
+            self.tree_mut(tree).pledged -= 1;
+            self.edges_changed(successor);
+        }
     }
 
     pub(super) fn note_unprotected(&mut self, node: NodeRef) {
@@ -140,6 +154,7 @@ impl Forest {
                 continue;
             }
             let found = self.find_successor(node, false);
+            let found = found.or_else(|| self.take_from_below(node));
             let record = self.tree_mut(tree);
             // Where nobody has been found for one there is hardly anybody for the next.
             record.protect_pause = match found {
@@ -233,6 +248,40 @@ impl Forest {
         found
     }
 
+    /// In a small tree: takes an heir, the shallowest, away from one below the node for whom another will do. None that
+    /// hangs much deeper than the node: those below would get everything later.
+    fn take_from_below(&mut self, node: NodeRef) -> Option<NodeRef> {
+        let tree = self.tree_of(node);
+        if tree.is_large() {
+            return None;
+        }
+        let next = |node: &NodeRef| self.node(*node).next_listed.get();
+        let lists = (0..tree.index.area_count()).flat_map(|area| {
+            let depths = 1..=tree.deepest().min(self.node(node).depth() + 1);
+            depths.map(move |depth| tree.index.first(area, depth, RESERVED))
+        });
+        let reserved = lists.flat_map(|first| core::iter::successors(first, next));
+        let able: Vec<_> = reserved
+            .take(MOST_TAKEN)
+            .filter(|heir| self.could_succeed(*heir, node))
+            .collect();
+        for heir in able {
+            let below = |ward: &NodeRef| *ward != node && self.is_within(*ward, node);
+            let Some(ward) = self.protected_by(heir).find(below) else {
+                continue;
+            };
+            let room = self.node(heir).free() + self.node(ward).reserved();
+            if room >= self.node(node).child_count()
+                && let Some(other) = self.find_successor(ward, false)
+            {
+                self.release_successor(ward);
+                self.appoint(ward, other);
+                return Some(heir);
+            }
+        }
+        None
+    }
+
     /// Whether the node has a high position: see [`super::Tree::high`].
     fn is_high(&self, node: NodeRef) -> bool {
         let record = self.node(node);
@@ -261,7 +310,13 @@ impl Forest {
         let least = match self.may_take_a_part(search) {
             false => self.node(search.node).children,
             true if self.is_high(search.node) => self.node(search.node).children / 4 * 3,
-            true => 1,
+            // Subtrees stay at their depth; leaves find a slot anywhere.
+            true => u16::try_from(
+                self.children(search.node)
+                    .filter(|child| self.node(*child).children > 0)
+                    .count(),
+            )
+            .unwrap_or(u16::MAX),
         };
         let (least, low) = (bench_of(least), self.is_low(search.node));
         let all = [least..=STRONG - 1, least.max(STRONG)..=BENCHES];
