@@ -101,7 +101,9 @@ fn run_step(step: &'static Step) -> Outcome {
     let result = match &step.action {
         Action::SetUp => tools::set_up().map(|()| Counts::default()),
         Action::Purity => purity::check().map(|()| Counts::default()),
-        Action::Cargo(_) | Action::CargoWith(_, _) => run_cargo(&step.action, step.name),
+        Action::Cargo(_) | Action::CargoWith(_, _) | Action::Npm(_) => {
+            run_cargo(&step.action, step.name)
+        }
     };
     let took = started.elapsed();
     if let Err(error) = &result {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, workspace};
 
 /// A named check.
 pub(crate) struct Step {
@@ -21,9 +21,11 @@ pub(crate) enum Action {
     CargoWith(&'static [&'static str], (&'static str, &'static str)),
     /// Looks at what the pure crates depend on.
     Purity,
+    /// Runs npm with these arguments in `web/`.
+    Npm(&'static [&'static str]),
 }
 
-use Action::{Cargo, CargoWith, Purity, SetUp};
+use Action::{Cargo, CargoWith, Npm, Purity, SetUp};
 
 /// One profile and one selection of packages, so that nothing is built twice: with another selection
 /// cargo would choose other features of shared dependencies.
@@ -45,6 +47,10 @@ pub(crate) const STEPS: &[Step] = &[
            action: Cargo(&["nextest", "run", "--release", "--workspace", "--filterset", "not package(espalier-e2e)"]) },
     Step { name: "doctests", what: "the examples in the documentation work",
            action: Cargo(&["test", "--release", "--workspace", "--doc"]) },
+    Step { name: "web: packages", what: "what the packages for browsers depend on, as the lock file says",
+           action: Npm(&["ci", "--prefer-offline", "--no-audit", "--no-fund"]) },
+    Step { name: "web: lint", what: "TypeScript's compiler, eslint and prettier are content", action: Npm(&["run", "lint"]) },
+    Step { name: "web: unit", what: "vectors, conformance and hostile bytes in TypeScript", action: Npm(&["test"]) },
     Step { name: "e2e", what: "end to end, with real processes",
            action: Cargo(&["nextest", "run", "--release", "--workspace", "--filterset", "package(espalier-e2e)", "--test-threads=1"]) },
 ];
@@ -55,6 +61,13 @@ impl Action {
         match self {
             SetUp | Purity => None,
             Cargo(arguments) => Some(cargo(arguments.iter().copied())),
+            Npm(arguments) => {
+                let mut command = Command::new("npm");
+                command
+                    .current_dir(workspace().join("web"))
+                    .args(*arguments);
+                Some(command)
+            }
             CargoWith(arguments, (name, value)) => {
                 let mut command = cargo(arguments.iter().copied());
                 command.env(name, value);
@@ -68,6 +81,7 @@ impl Action {
         match self {
             SetUp | Purity => format!("cargo xtask test --only {name}"),
             Cargo(arguments) => format!("cargo {}", words(arguments)),
+            Npm(arguments) => format!("(cd web && npm {})", words(arguments)),
             CargoWith(arguments, (name, value)) => {
                 format!("{name}='{value}' cargo {}", words(arguments))
             }
