@@ -3,6 +3,11 @@
 
 fn main() {
     for page in ["dashboard", "player"] {
-        println!("cargo:rerun-if-changed=../../web/{page}/dist");
+        let built = format!("../../web/{page}/dist");
+        // Cargo takes a path that is missing for changed each time, and would build the node again for nothing.
+        if std::fs::create_dir_all(&built).is_err() {
+            println!("cargo:warning={built} cannot be made: the node is built each time");
+        }
+        println!("cargo:rerun-if-changed={built}");
     }
 }
