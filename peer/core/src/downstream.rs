@@ -177,6 +177,11 @@ impl Downstream {
         true
     }
 
+    /// Whether the child waits for chunks of an object by name.
+    pub(crate) fn waits_for(&self, object: ObjectKey) -> bool {
+        self.wishes.iter().any(|wish| wish.object == object)
+    }
+
     /// What to send next, if anything can be sent now. The same answer comes until
     /// [`Self::sent`] says that it was sent.
     pub(crate) fn next(&mut self, ring: &Ring, now: Duration) -> Option<Next> {

@@ -35,14 +35,30 @@ pub(crate) struct Share {
     pub(crate) last_chunk: Duration,
     /// The peer last asked for chunks of it by name, and when.
     pub(crate) asked: Option<(PeerId, Duration)>,
-    /// The peer that said last that it does not have the object.
-    pub(crate) refused_by: Option<PeerId>,
+    /// The two peers that said last that they do not have the object.
+    refused_by: [Option<PeerId>; 2],
 }
 
 impl Share {
     /// How many of its chunks are missing.
     pub(crate) fn missing(&self) -> u32 {
         self.missing
+    }
+
+    /// A peer says that it does not have the object.
+    pub(crate) fn refuse(&mut self, peer: PeerId) {
+        if !self.is_refused_by(peer) {
+            self.refused_by = [Some(peer), self.refused_by[0]];
+        }
+    }
+
+    pub(crate) fn is_refused_by(&self, peer: PeerId) -> bool {
+        self.refused_by.contains(&Some(peer))
+    }
+
+    /// Those who said that they do not have the object.
+    pub(crate) fn refusers(&self) -> impl Iterator<Item = PeerId> {
+        self.refused_by.into_iter().flatten()
     }
 }
 

@@ -215,6 +215,50 @@ fn a_killed_interior_peer_is_replaced_by_the_standby_in_time() {
     }
 }
 
+/// Below a killed peer, those who stand by for each other lack the same chunks: what one asks of the other
+/// cannot come, and has to come from its parent as soon as that has it.
+#[test]
+fn standbys_that_lack_the_same_do_not_keep_the_parent_from_bringing_it() {
+    for moment in 0..20 {
+        let mut network = network(12, 5 * MBIT, 375_000);
+        let edge = |id, source, standby| (peer(id), from(peer(source)), Some(standby));
+        let by = |id| from(peer(id));
+        network.plant(&[
+            (peer(1), Source::Cdn, None),
+            edge(2, 1, Source::Cdn),
+            edge(3, 1, Source::Cdn),
+            edge(4, 2, by(7)),
+            edge(5, 2, by(7)),
+            edge(6, 3, by(8)),
+            edge(7, 3, by(8)),
+            edge(8, 4, by(10)),
+            edge(9, 4, by(10)),
+            edge(10, 5, by(8)),
+            edge(11, 5, by(8)),
+            edge(12, 6, by(9)),
+        ]);
+        network.run_for(TARGET * 8 + 100 * MS * moment);
+        let (killed, next) = (network.now, network.origin.next_sequence());
+        let usual = network.worst_delay(peer(8), 5);
+        network.kill(peer(2));
+        network.run_for(TARGET * 6);
+        network.assert_gapless(2);
+        for id in [8, 9, 10, 11] {
+            assert_eq!(network.requests_since(peer(id), killed), 0, "peer {id}");
+        }
+        for id in [4, 5, 8, 9, 10, 11] {
+            let late = network
+                .worst_delay(peer(id), next - 1)
+                .saturating_sub(usual);
+            // A second until the loss is felt; then two hops of uplinks that are full.
+            assert!(
+                late < Duration::from_millis(2_500),
+                "peer {id}, moment {moment}: {late:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_orphan_head_without_a_standby_takes_over_from_the_cdn_and_its_subtree_waits_for_it() {
     for moment in 0..10 {

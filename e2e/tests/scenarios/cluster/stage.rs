@@ -59,9 +59,11 @@ impl Stage {
     /// Has the audience come and watch, and a channel made in every group.
     pub(super) fn set(scene: &mut Scene) -> Result<Self> {
         wait_until_whole(scene)?;
-        let home = scene.cli.status()?;
-        let home = home.only_shard().context("one channel in one group")?;
-        let home = home.shard.clone();
+        // A group that is between two leaders is shown without its channels.
+        let home = wait_until("the group of the only channel is known", PATIENCE, || {
+            let status = scene.cli.status()?;
+            Ok(status.only_shard().map(|home| home.shard.clone()))
+        })?;
         let signer = scene.start_signer("load-signer")?;
         let doors = one_channel_in_each_group(scene, &signer)?;
         tree_of_twelve(scene, Coming::InWaves)?;

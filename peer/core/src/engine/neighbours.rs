@@ -81,6 +81,7 @@ impl RelayEngine {
         {
             subscribed.resumed = now;
             stripe.begin(now);
+            self.unite(t, number);
         }
         self.dirty = true;
     }
@@ -97,7 +98,13 @@ impl RelayEngine {
         for (number, stripe) in stripes.iter().enumerate() {
             // Whoever was asked does not have it: somebody else is asked at once.
             if stripes.len() == 1 || stripe.is_had_from(peer) {
-                object.share_mut(number).refused_by = Some(peer);
+                object.share_mut(number).refuse(peer);
+            }
+        }
+        for number in 0..self.tracks[t].stripes.len() {
+            let asked = self.ring.get(&key).and_then(|o| o.share(number).asked);
+            if asked.is_some_and(|(asked, _)| asked == peer) {
+                self.unite(t, number);
             }
         }
         self.dirty = true;

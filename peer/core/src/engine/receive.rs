@@ -84,7 +84,8 @@ impl RelayEngine {
                 count,
             } => link.cancel(object, first, count),
             Frame::Request { object, ranges } => {
-                if !link.downstream.request(object, &ranges, now) {
+                let room = link.downstream.request(object, &ranges, now);
+                if !room || self.asks_for_itself(object, &ranges) {
                     self.send(peer, &Frame::Unavailable { object });
                 }
             }

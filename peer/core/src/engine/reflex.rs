@@ -203,6 +203,26 @@ impl RelayEngine {
         }
     }
 
+    /// Takes a subscription up again from the first chunk that is missing: the same source, of which no more is
+    /// known than before.
+    pub(super) fn subscribe_anew(
+        &mut self,
+        t: usize,
+        track: TrackIndex,
+        number: usize,
+        peer: PeerId,
+    ) {
+        let flowed = |track: &Track| {
+            let subscribed = track.stripes[number].subscribed.get(&peer);
+            subscribed.is_some_and(|subscribed| subscribed.flowed)
+        };
+        let flowed = flowed(&self.tracks[t]);
+        self.subscribe(t, track, number, peer);
+        if let Some(subscribed) = self.tracks[t].stripes[number].subscribed.get_mut(&peer) {
+            subscribed.flowed = flowed;
+        }
+    }
+
     /// Moves every subscription to where this peer is now: what it played in bypass is not sent again.
     pub(super) fn move_on(&mut self, t: usize) {
         self.subscribe_again(t, |_| true);

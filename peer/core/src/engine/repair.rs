@@ -12,6 +12,7 @@ use espalier_media::{ChunkIndex, ObjectKey, ObjectKind};
 
 use crate::frame::{ChunkRun, Frame, MAX_RANGES, MAX_STRIPES};
 use crate::ids::{PeerId, Source};
+use crate::link::Link;
 use crate::liveness::Health;
 use crate::object::Share;
 use crate::ring::{Object, Status};
@@ -188,10 +189,13 @@ impl RelayEngine {
         let stalled = now >= progress + STALLED_AFTER && !stripe.decision.patient;
         // At the pace at which chunks come, this object would not be whole in time.
         let behind = left < stripe.chunk_interval * backlog || left < target && !flowing;
-        let late = behind || stalled || share.refused_by.is_some();
+        let late = behind || stalled || share.refusers().next().is_some();
+        // What the standby lacks, the parent may still bring.
+        let is_awaited =
+            |peer| stripe.subscribed.is_empty() || stripe.subscribed.contains_key(&peer);
         match self.helper(stripe, share) {
             Some(helper) if late => Remedy::Ask(helper),
-            None if share.refused_by.is_some() => Remedy::Cdn,
+            None if share.refusers().any(is_awaited) => Remedy::Cdn,
             Some(_) | None => Remedy::Wait,
         }
     }
@@ -214,9 +218,7 @@ impl RelayEngine {
             .active
             .and_then(Source::peer)
             .filter(|parent| {
-                !stripe.decision.repairing
-                    && share.refused_by != Some(*parent)
-                    && self.can_ask(*parent)
+                !stripe.decision.repairing && !share.is_refused_by(*parent) && self.can_ask(*parent)
             });
         match (parent, share.asked) {
             (Some(_), Some(_)) if waited < PLAYER_PATIENCE => Remedy::Wait,
@@ -237,7 +239,7 @@ impl RelayEngine {
             .is_some_and(|(peer, at)| peer == standby && self.now < at + ASK_AGAIN);
         let suitable = !stripe.subscribed.contains_key(&standby)
             && !stripe.repairing_peers.contains_key(&standby)
-            && share.refused_by != Some(standby)
+            && !share.is_refused_by(standby)
             && !recently
             && self.can_ask(standby);
         suitable.then_some(standby)
@@ -305,6 +307,7 @@ impl RelayEngine {
         if others {
             self.divide(t, number, object, &runs);
         }
+        self.disappoint(object);
         runs
     }
 
@@ -342,11 +345,9 @@ impl RelayEngine {
     }
 
     /// What is asked of the standby the parent need not send: the two share the work. Should the
-    /// standby fail, the CDN is asked in time.
+    /// standby lack it too, they [`unite`](Self::unite).
     fn divide(&mut self, t: usize, number: usize, object: ObjectKey, ranges: &[ChunkRun]) {
-        let subscribed = &self.tracks[t].stripes[number].subscribed;
-        let parents: Vec<PeerId> = subscribed.keys().copied().collect();
-        for parent in parents {
+        for parent in self.parents(t, number) {
             for run in ranges {
                 let ChunkRun { first, count } = *run;
                 self.send(
@@ -358,6 +359,56 @@ impl RelayEngine {
                     },
                 );
             }
+        }
+    }
+
+    /// The peers that push a stripe.
+    fn parents(&self, t: usize, number: usize) -> Vec<PeerId> {
+        let subscribed = &self.tracks[t].stripes[number].subscribed;
+        subscribed.keys().copied().collect()
+    }
+
+    /// What the standby was asked for and lacks, the parents are to send after all, as soon as they can:
+    /// they take up again what is missing.
+    pub(super) fn unite(&mut self, t: usize, number: usize) {
+        let Some(index) = self.tracks[t].index else {
+            return;
+        };
+        for parent in self.parents(t, number) {
+            let left_out = |key: &ObjectKey| {
+                let share = self.ring.get(key).map(|object| object.share(number));
+                share.is_some_and(|share| {
+                    share.missing() > 0 && share.asked.is_some() && !share.is_refused_by(parent)
+                })
+            };
+            if self.ring.wanted_of(index).any(left_out) {
+                self.subscribe_anew(t, index, number, parent);
+            }
+        }
+    }
+
+    /// Whether this peer lacks some of these chunks and had to ask somebody for them by name: those who ask
+    /// it for them should not wait for that. Below a parent that failed, all lack the same.
+    pub(super) fn asks_for_itself(&self, key: ObjectKey, ranges: &[ChunkRun]) -> bool {
+        let Some(object) = self.ring.get(&key) else {
+            return false;
+        };
+        let lacks = |chunk: u32| {
+            let asked = object.share(object.stripe_of(chunk)).asked.is_some();
+            asked && object.chunk(ChunkIndex(chunk)).is_none()
+        };
+        let end = |run: &ChunkRun| (run.first.0 + run.count).min(object.chunk_count());
+        object.status() == Status::Wanted
+            && ranges.iter().any(|run| (run.first.0..end(run)).any(lacks))
+    }
+
+    /// Tells those who wait here for an object that this peer asks for it itself.
+    fn disappoint(&mut self, object: ObjectKey) {
+        let waits = |link: &Link| link.is_ready() && link.downstream.waits_for(object);
+        let waiting = self.links.iter().filter(|(_, link)| waits(link));
+        let waiting: Vec<PeerId> = waiting.map(|(peer, _)| *peer).collect();
+        for peer in waiting {
+            self.send(peer, &Frame::Unavailable { object });
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use espalier_media::{
-    ByteRange, Descriptor, MasterHeader, ObjectHasher, ObjectKey, SignedStatement, Statement,
-    StatementKey, Track, TrackHeader, TrackIndex, TrackKind,
+    ByteRange, ChunkIndex, Descriptor, MasterHeader, ObjectHasher, ObjectKey, SignedStatement,
+    Statement, StatementKey, Track, TrackHeader, TrackIndex, TrackKind,
 };
 use espalier_peer_core::PeerId;
 use espalier_peer_core::frame::{ChunkRun, Cursor, Frame, Hello, Subscribe};
@@ -296,6 +296,7 @@ pub(crate) fn all() -> Value {
         forged_statement(),
         fragments(),
         refused_object(),
+        standby_that_lacks_the_same(),
         silent_source_with_standby(),
         silent_source_without_standby(),
         make_before_break(),
@@ -381,6 +382,28 @@ fn refused_object() -> Value {
         .body(1, 3, CHUNK, 88_560)
         .fetch(1, "end");
     script.idle(100);
+    script.done()
+}
+
+fn standby_that_lacks_the_same() -> Value {
+    let name = "a standby that lacks the same is told so, and the parent is to bring it after all";
+    let mut script = Script::under_parent(name, json!(id(STANDBY)), &[]);
+    script
+        .link(STANDBY)
+        .wait(900)
+        .statement(PARENT, "s3")
+        .data(PARENT, 3, 0);
+    for _ in 0..3 {
+        script.idle_with(PARENT, 250).idle_with(STANDBY, 250);
+    }
+    let ranges = vec![ChunkRun {
+        first: ChunkIndex(1),
+        count: 1,
+    }];
+    let object = segment(3);
+    script.frame(STANDBY, &Frame::Request { object, ranges });
+    script.frame(STANDBY, &Frame::Unavailable { object });
+    script.data(PARENT, 3, 1).idle(100);
     script.done()
 }
 

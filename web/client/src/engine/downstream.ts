@@ -95,6 +95,11 @@ export class Downstream {
     return true;
   }
 
+  /** Whether the child waits for chunks of an object by name. */
+  waitsFor(object: ObjectKey): boolean {
+    return this.wishes.some((wish) => sameKey(wish.object, object));
+  }
+
   next(ring: Ring, now: number): Next | undefined {
     const wish = this.nextWish(ring, now);
     if (wish) {

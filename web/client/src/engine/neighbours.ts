@@ -4,6 +4,7 @@ import type { Subscribe } from "./frame.js";
 import { failLink } from "./links.js";
 import { sendUpstream } from "./reflex.js";
 import { childName, type RelayEngine } from "./relay_engine.js";
+import { unite } from "./repair.js";
 import { sendStatement } from "./serving.js";
 import type { Track } from "./track.js";
 import { peerOf } from "./types.js";
@@ -50,7 +51,8 @@ export function onUpstream(
   number: number,
   expected: number | undefined,
 ): void {
-  const stripe = e.trackOf(index)?.stripes[number];
+  const track = e.trackOf(index);
+  const stripe = track?.stripes[number];
   if (!stripe) return;
   const known = stripe.repairingPeers;
   if (expected !== undefined) {
@@ -60,6 +62,7 @@ export function onUpstream(
     if (subscribed) {
       subscribed.resumed = e.now;
       stripe.begun = e.now;
+      unite(e, track, number);
     }
   }
   e.dirty = true;
@@ -71,7 +74,12 @@ export function onUnavailable(e: RelayEngine, peer: string, key: ObjectKey): voi
   if (!track || object?.status !== "wanted") return;
   for (const [number, stripe] of track.stripes.entries()) {
     // Whoever was asked does not have it: somebody else is asked at once.
-    if (track.stripes.length === 1 || stripe.isHadFrom(peer)) object.share(number).refusedBy = peer;
+    const share = object.share(number);
+    if (share.refusedBy.includes(peer)) continue;
+    if (track.stripes.length === 1 || stripe.isHadFrom(peer))
+      share.refusedBy = [peer, ...share.refusedBy].slice(0, 2);
   }
+  for (const number of track.stripes.keys())
+    if (object.share(number).asked?.peer === peer) unite(e, track, number);
   e.dirty = true;
 }

@@ -6,6 +6,7 @@ import { decodeFrame, FrameError, type Data, type Frame } from "./frame.js";
 import { failLink, onBye, onHello, send } from "./links.js";
 import { onSubscribe, onUnavailable, onUpstream } from "./neighbours.js";
 import type { RelayEngine } from "./relay_engine.js";
+import { asksForItself } from "./repair.js";
 import { judgeSource } from "./reports.js";
 import { onStatement, startAt } from "./statements.js";
 import type { Track } from "./track.js";
@@ -70,8 +71,11 @@ function onControl(e: RelayEngine, peer: string, frame: Frame): void {
       link.cancel(frame.object, frame.first, frame.count);
       break;
     case "request":
-      if (!link.downstream.request(frame.object, frame.ranges, e.now))
-        send(e, peer, { type: "unavailable", object: frame.object });
+      {
+        const room = link.downstream.request(frame.object, frame.ranges, e.now);
+        if (!room || asksForItself(e, frame.object, frame.ranges))
+          send(e, peer, { type: "unavailable", object: frame.object });
+      }
       break;
     case "unavailable":
       onUnavailable(e, peer, frame.object);

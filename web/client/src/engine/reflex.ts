@@ -109,6 +109,21 @@ function dropStale(e: RelayEngine, track: Track): void {
     if (!track.stripes[stripe]?.subscribed.has(peer)) sendUnsubscribe(e, peer, track.index, stripe);
 }
 
+/** Takes a subscription up again from the first chunk that is missing: no more is known of the source than before. */
+export function subscribeAnew(
+  e: RelayEngine,
+  track: Track,
+  index: number,
+  number: number,
+  peer: string,
+): void {
+  const { subscribed } = track.stripe(number);
+  const flowed = subscribed.get(peer)?.flowed ?? false;
+  subscribe(e, track, index, number, peer);
+  const anew = subscribed.get(peer);
+  if (anew) anew.flowed = flowed;
+}
+
 function subscribe(
   e: RelayEngine,
   track: Track,

@@ -3,6 +3,7 @@ import type { ObjectKey } from "../media/object.js";
 import { MAX_RANGES, type ChunkRun } from "./frame.js";
 import { send } from "./links.js";
 import { takeFromCdn } from "./ranges.js";
+import { subscribeAnew } from "./reflex.js";
 import type { RelayEngine } from "./relay_engine.js";
 import type { RingObject, Share } from "./ring_object.js";
 import type { Stripe, Track } from "./track.js";
@@ -94,10 +95,12 @@ function remedyFor(
   const stalled = e.now >= progress + STALLED_AFTER && !stripe.decision.patient;
   // At the pace at which chunks come, this object would not be whole in time.
   const behind = left < stripe.chunkInterval * backlog || (left < track.target && !flowing);
-  const refused = share.refusedBy !== undefined;
+  const refused = share.refusedBy.length > 0;
+  // What the standby lacks, the parent may still bring.
+  const awaited = (peer: string) => stripe.subscribed.size === 0 || stripe.subscribed.has(peer);
   const helper = helperOf(e, stripe, share);
   if (helper !== undefined && (behind || stalled || refused)) return { ask: helper };
-  return helper === undefined && refused ? "cdn" : "wait";
+  return helper === undefined && share.refusedBy.some(awaited) ? "cdn" : "wait";
 }
 
 function remedyForPlayer(
@@ -115,7 +118,7 @@ function remedyForPlayer(
   const parent =
     active !== undefined &&
     !stripe.decision.repairing &&
-    share.refusedBy !== active &&
+    !share.refusedBy.includes(active) &&
     canAsk(e, active)
       ? active
       : undefined;
@@ -135,7 +138,7 @@ function helperOf(e: RelayEngine, stripe: Stripe, share: Share): string | undefi
   const suitable =
     !stripe.subscribed.has(standby) &&
     !stripe.repairingPeers.has(standby) &&
-    share.refusedBy !== standby &&
+    !share.refusedBy.includes(standby) &&
     !recently &&
     canAsk(e, standby);
   return suitable ? standby : undefined;
@@ -193,7 +196,46 @@ function ask(
     for (const parent of [...subscribed.keys()].sort())
       for (const { first, count } of runs)
         send(e, parent, { type: "cancel", object, first, count });
+  disappoint(e, object);
   return runs;
+}
+
+/** What the standby was asked for and lacks, the parents are to send after all, as soon as they can. */
+export function unite(e: RelayEngine, track: Track, number: number): void {
+  const { index } = track;
+  if (index === undefined) return;
+  for (const parent of [...track.stripe(number).subscribed.keys()].sort()) {
+    const leftOut = e.ring.wantedOf(index).some((key) => {
+      const share = e.ring.get(key)?.share(number);
+      return share?.asked && share.missing > 0 && !share.refusedBy.includes(parent);
+    });
+    if (leftOut) subscribeAnew(e, track, index, number, parent);
+  }
+}
+
+/** Whether this peer lacks some of these chunks and had to ask somebody for them by name. */
+export function asksForItself(
+  e: RelayEngine,
+  key: ObjectKey,
+  ranges: readonly ChunkRun[],
+): boolean {
+  const object = e.ring.get(key);
+  if (object?.status !== "wanted") return false;
+  return ranges.some(({ first, count }) => {
+    const end = Math.min(first + count, object.chunkCount);
+    for (let chunk = first; chunk < end; chunk++)
+      if (!object.chunk(chunk) && object.share(object.stripeOf(chunk)).asked) return true;
+    return false;
+  });
+}
+
+/** Tells those who wait here for an object that this peer asks for it itself. */
+function disappoint(e: RelayEngine, object: ObjectKey): void {
+  const waiting = [...e.links].filter(
+    ([, link]) => link.isReady && link.downstream.waitsFor(object),
+  );
+  for (const peer of waiting.map(([id]) => id).sort())
+    send(e, peer, { type: "unavailable", object });
 }
 
 function missingOf(e: RelayEngine, object: ObjectKey, stripe: number): ChunkRun[] {

@@ -22,7 +22,8 @@ export interface Share {
   readonly from: Provenance;
   lastChunk: number;
   asked: { readonly peer: string; readonly at: number } | undefined;
-  refusedBy: string | undefined;
+  /** The two peers that said last that they do not have the object. */
+  refusedBy: readonly string[];
 }
 
 export class RingObject {
@@ -59,7 +60,7 @@ export class RingObject {
       from: nowhere(),
       lastChunk: 0,
       asked: undefined,
-      refusedBy: undefined,
+      refusedBy: [],
     }));
     this.countMissing();
   }
