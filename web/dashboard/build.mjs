@@ -1,10 +1,10 @@
 // Bundles the dashboard into dist/, from where the node embeds it: index.html and assets/.
 import { build } from "esbuild";
-import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { put } from "../put.mjs";
 
-await rm("dist", { recursive: true, force: true });
-await mkdir("dist/assets", { recursive: true });
-await build({
+const { outputFiles } = await build({
   entryPoints: { main: "src/main.ts", worker: "src/worker.ts" },
   outdir: "dist/assets",
   bundle: true,
@@ -12,8 +12,12 @@ await build({
   format: "esm",
   target: "es2022",
   logLevel: "warning",
+  write: false,
 });
 const charts = await readFile("node_modules/uplot/dist/uPlot.min.css", "utf8");
 const own = await readFile("src/style.css", "utf8");
-await writeFile("dist/assets/style.css", charts + own);
-await cp("src/index.html", "dist/index.html");
+await put("dist", new Map([
+  ["index.html", await readFile("src/index.html")],
+  ["assets/style.css", charts + own],
+  ...outputFiles.map(({ path, contents }) => [`assets/${basename(path)}`, contents]),
+]));

@@ -1,66 +1,32 @@
-// Viewers in real Chromium, in one tree: every byte compared with the origin's.
-import { createHash } from "node:crypto";
-import { Stage, until } from "./stage.mjs";
+// Scenes in real Chromium, before a real node. `node e2e/run.mjs [SCENE...]`: all, or those whose names begin so.
+import { readdir } from "node:fs/promises";
+import { Stage } from "./stage.mjs";
 
-const stage = await Stage.set();
-const tabs = [];
+const files = (await readdir(new URL("scenes/", import.meta.url))).sort();
+const asked = process.argv.slice(2);
+const names = files
+  .map((file) => file.replace(/\.mjs$/, ""))
+  .filter((name) => asked.length === 0 || asked.some((start) => name.startsWith(start)));
+if (names.length === 0) throw new Error(`there is no such scene: ${files.join(", ")}`);
+
+const stage = new Stage();
+for (const signal of ["SIGINT", "SIGTERM"])
+  process.once(signal, () => void stage.clear().finally(() => process.exit(130)));
+
 try {
-  for (let count = 0; count < 2; count++) {
-    const tab = await stage.viewer();
-    tabs.push(tab);
-    await until("a session and a complete segment", 20, async () => {
-      const complete = await tab.evaluate(() => window.complete());
-      return complete.length > 0;
-    });
+  await stage.set();
+  for (const name of names) {
+    const { default: scene } = await import(`./scenes/${name}.mjs`);
+    const start = performance.now();
+    await stage.channel(name);
+    await scene(stage, (...words) => console.log(`   ${name}:`, ...words));
+    console.log(`ok ${name} (${((performance.now() - start) / 1000).toFixed(1)} s)`);
+    await stage.tidy();
   }
-  const fromPeers = async () =>
-    (await tabs[1].evaluate(() => window.espalier.statistics())).bytesFromPeers;
-  await until(
-    "a megabyte from the first viewer to the second",
-    30,
-    async () => (await fromPeers()) > 1e6,
-  );
-  for (const [index, tab] of tabs.entries()) {
-    const complete = await tab.evaluate(() => window.complete());
-    for (const { uri, hash } of complete) {
-      const bytes = await stage.file(uri.split("/").pop());
-      if (createHash("sha256").update(bytes).digest("hex") !== hash)
-        throw new Error(`viewer ${index} got other bytes of ${uri} than the origin has`);
-    }
-    const statistics = await tab.evaluate(() => window.espalier.statistics());
-    console.log(
-      `viewer ${index}: ${complete.length} segments, all as the origin has them;`,
-      JSON.stringify(statistics),
-    );
-    if (statistics.corruptChunks > 0) throw new Error("a chunk was corrupt");
-  }
-
-  // hls.js beside them: it plays, and once it runs its segments come from the tree.
-  const player = await stage.viewer("e2e/player.html");
-  tabs.push(player);
-  await until(
-    "150 frames on the screen",
-    40,
-    async () => (await player.evaluate(() => window.played())) > 150,
-  );
-  const { bytesFromPeers, corruptChunks } = await player.evaluate(() =>
-    window.espalier.statistics(),
-  );
-  const { stalls, errors } = await player.evaluate(() => window.state);
-  console.log("player:", JSON.stringify({ bytesFromPeers, corruptChunks, stalls, errors }));
-  if (bytesFromPeers < 5e5 || corruptChunks > 0 || stalls > 0)
-    throw new Error("the player does not play from the tree");
 } catch (error) {
-  for (const tab of tabs) {
-    console.log(tab.log.join("\n"));
-    console.log(
-      await tab
-        .evaluate(() => JSON.stringify([window.state?.problem, window.espalier?.statistics()]))
-        .catch(String),
-    );
-  }
-  console.log(stage.orchestrator?.log.slice(-3000));
-  throw error;
+  await stage.explain();
+  console.error(error);
+  process.exitCode = 1;
 } finally {
   await stage.clear();
 }

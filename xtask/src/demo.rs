@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "ffmpeg is not installed, and not needed: sample media will be looped as the live stream",
         );
     }
-    pages::build()?;
+    pages::make_if_possible()?;
     say("building the programs in release mode; the first time takes some minutes");
     let packages = PROGRAMS.iter().flat_map(|package| ["--package", *package]);
     let status = cargo(["build", "--release"].into_iter().chain(packages))

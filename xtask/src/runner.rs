@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::console::{say, time};
 use crate::steps::{Action, STEPS, Step};
-use crate::{purity, tools};
+use crate::{pages, purity, tools};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     if args.list {
         for step in steps {
             say(format!(
-                "{:<9} {:<48} {}",
+                "{:<14} {:<48} {}",
                 step.name,
                 step.what,
                 step.action.shown(step.name)
@@ -101,7 +101,8 @@ fn run_step(step: &'static Step) -> Outcome {
     let result = match &step.action {
         Action::SetUp => tools::set_up().map(|()| Counts::default()),
         Action::Purity => purity::check().map(|()| Counts::default()),
-        Action::Cargo(_) | Action::CargoWith(_, _) | Action::Npm(_) => {
+        Action::Pages => pages::make().map(|()| Counts::default()),
+        Action::Cargo(_) | Action::CargoWith(_, _) | Action::Npm(_, _) => {
             run_cargo(&step.action, step.name)
         }
     };
@@ -262,7 +263,7 @@ fn conclude(outcomes: &[Outcome], took: Duration) -> Result<()> {
                 format!("ok       {:>7}{tests}", time(*took))
             }
         };
-        say(format!("{:<9} {verdict}", step.name));
+        say(format!("{:<14} {verdict}", step.name));
     }
     let unrun = outcomes
         .iter()

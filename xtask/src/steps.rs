@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::cargo::{cargo, workspace};
+use crate::cargo::{cargo, release_directory, workspace};
 
 /// A named check.
 pub(crate) struct Step {
@@ -21,11 +21,13 @@ pub(crate) enum Action {
     CargoWith(&'static [&'static str], (&'static str, &'static str)),
     /// Looks at what the pure crates depend on.
     Purity,
-    /// Runs npm with these arguments in `web/`.
-    Npm(&'static [&'static str]),
+    /// Installs and builds the packages for browsers.
+    Pages,
+    /// Runs npm in this directory, with these arguments.
+    Npm(&'static str, &'static [&'static str]),
 }
 
-use Action::{Cargo, CargoWith, Npm, Purity, SetUp};
+use Action::{Cargo, CargoWith, Npm, Pages, Purity, SetUp};
 
 /// One profile and one selection of packages, so that nothing is built twice: with another selection
 /// cargo would choose other features of shared dependencies.
@@ -37,6 +39,8 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "purity", what: "the pure crates reach no runtime and no socket", action: Purity },
     Step { name: "deny", what: "licences, bans and sources of every dependency",
            action: Cargo(&["deny", "--log-level=error", "check", "bans", "licenses", "sources"]) },
+    Step { name: "web: packages", what: "what browsers load is built, the pages before the node that embeds them",
+           action: Pages },
     Step { name: "lint", what: "clippy is content",
            action: Cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]) },
     Step { name: "docs", what: "rustdoc is content",
@@ -47,10 +51,14 @@ pub(crate) const STEPS: &[Step] = &[
            action: Cargo(&["nextest", "run", "--release", "--workspace", "--filterset", "not package(espalier-e2e)"]) },
     Step { name: "doctests", what: "the examples in the documentation work",
            action: Cargo(&["test", "--release", "--workspace", "--doc"]) },
-    Step { name: "web: packages", what: "what the packages for browsers depend on, as the lock file says",
-           action: Npm(&["ci", "--prefer-offline", "--no-audit", "--no-fund"]) },
-    Step { name: "web: lint", what: "TypeScript's compiler, eslint and prettier are content", action: Npm(&["run", "lint"]) },
-    Step { name: "web: unit", what: "vectors, conformance and hostile bytes in TypeScript", action: Npm(&["test"]) },
+    Step { name: "web: lint", what: "TypeScript's compiler, eslint and prettier are content",
+           action: Npm("web", &["run", "lint"]) },
+    Step { name: "web: unit", what: "vectors, conformance and hostile bytes in TypeScript",
+           action: Npm("web", &["test"]) },
+    Step { name: "web: browser", what: "viewers in Chromium and native ones, in one tree",
+           action: Npm("web", &["run", "browser"]) },
+    Step { name: "web: dashboard", what: "the dashboard in Chromium, with 1,000 peers",
+           action: Npm("web/dashboard", &["run", "browser"]) },
     Step { name: "e2e", what: "end to end, with real processes",
            action: Cargo(&["nextest", "run", "--release", "--workspace", "--filterset", "package(espalier-e2e)", "--test-threads=1"]) },
 ];
@@ -59,13 +67,16 @@ impl Action {
     /// The command to run; nothing for what xtask does itself.
     pub(crate) fn command(&self) -> Option<Command> {
         match self {
-            SetUp | Purity => None,
+            SetUp | Purity | Pages => None,
             Cargo(arguments) => Some(cargo(arguments.iter().copied())),
-            Npm(arguments) => {
+            Npm(package, arguments) => {
                 let mut command = Command::new("npm");
                 command
-                    .current_dir(workspace().join("web"))
+                    .current_dir(workspace().join(package))
                     .args(*arguments);
+                if let Ok(programs) = release_directory() {
+                    command.env("ESPALIER_BIN_DIR", programs);
+                }
                 Some(command)
             }
             CargoWith(arguments, (name, value)) => {
@@ -79,9 +90,9 @@ impl Action {
     /// The command as a person would type it.
     pub(crate) fn shown(&self, name: &str) -> String {
         match self {
-            SetUp | Purity => format!("cargo xtask test --only {name}"),
+            SetUp | Purity | Pages => format!("cargo xtask test --only '{name}'"),
             Cargo(arguments) => format!("cargo {}", words(arguments)),
-            Npm(arguments) => format!("(cd web && npm {})", words(arguments)),
+            Npm(package, arguments) => format!("(cd {package} && npm {})", words(arguments)),
             CargoWith(arguments, (name, value)) => {
                 format!("{name}='{value}' cargo {}", words(arguments))
             }

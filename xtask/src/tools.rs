@@ -43,6 +43,7 @@ const TOOLS: &[Tool] = &[
     Tool { program: "nsenter", from: Debian("util-linux"), why: "programs inside network namespaces" },
     Tool { program: "node", from: Debian("nodejs"), why: "the packages for browsers" },
     Tool { program: "npm", from: Debian("npm"), why: "what the packages for browsers depend on" },
+    Tool { program: "chromium", from: Debian("chromium"), why: "viewers and the dashboard in a browser" },
     Tool { program: "fmt", from: Toolchain("rustfmt"), why: "the formatting check" },
     Tool { program: "clippy", from: Toolchain("clippy"), why: "the lints" },
     Tool { program: "nextest", from: Cargo("cargo-nextest"), why: "the test runner" },

@@ -1,19 +1,30 @@
 // The dashboard in a real browser, before a real node: values as the API has them, a tree that grows and heals,
-// what a person can change, and how smooth a large tree is. Makes the pictures in docs/dashboard/.
+// what a person can change, and how smooth a large tree is. Makes pictures.
 //
-//   node test/dashboard.mjs ORCHESTRATOR [PEERS]
+//   node test/dashboard.mjs [PEERS] [--pictures]
+//
+// The node is the one in ESPALIER_BIN_DIR, by default target/release, built after the dashboard. Pictures go to
+// docs/dashboard/ if they are asked for, else to target/pictures/dashboard/.
+// With 10,000 peers and more it has to be smooth; with fewer, on a machine that checks, it has to keep moving.
 //
 // Peers here are sessions that say what peers say and pass no media; everything else is the product.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { createServer } from "node:http";
 import { mkdir } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 import { Peers, api } from "./peers.mjs";
 
-const [program = "../../target/release/espalier-orchestrator", crowd = "10000"] = process.argv.slice(2);
-const pictures = new URL("../../../docs/dashboard/", import.meta.url).pathname;
+const root = new URL("../../../", import.meta.url).pathname;
+const program = `${process.env.ESPALIER_BIN_DIR ?? `${root}target/release`}/espalier-orchestrator`;
+const words = process.argv.slice(2);
+const crowd = words.find((word) => !word.startsWith("-")) ?? "10000";
+const pictures = `${root}${words.includes("--pictures") ? "docs" : "target/pictures"}/dashboard/`;
+const smooth = Number(crowd) >= 10_000 ? 30 : 5;
+/** How long whatever the test waits for may take: a machine that checks is slow and has other work. */
+const PATIENCE = 120_000;
 await mkdir(pictures, { recursive: true });
 
 const origin = createServer((request, response) => {
@@ -23,25 +34,27 @@ const origin = createServer((request, response) => {
 }).listen(0, "127.0.0.1");
 const originUri = () => `http://127.0.0.1:${origin.address().port}/live.m3u8`;
 
-const node = spawn(program, ["--dev", "--listen", "127.0.0.1:0", "--log-level", "warn"], { stdio: ["ignore", "pipe", "inherit"] });
+const node = spawn("setpriv", ["--pdeathsig", "KILL", program, "--dev", "--listen", "127.0.0.1:0", "--log-level", "warn"], { stdio: ["ignore", "pipe", "inherit"] });
 const said = {};
 for await (const line of createInterface(node.stdout)) {
   const [key, value] = line.split("=");
   said[key] = value;
   if (said.ESPALIER_ENDPOINT && said.ESPALIER_TOKEN) break;
 }
+assert.ok(said.ESPALIER_TOKEN, `${program} ended before it served`);
 const [endpoint, token] = [said.ESPALIER_ENDPOINT, said.ESPALIER_TOKEN];
 const calls = api(endpoint, token);
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
+const browser = await chromium.launch({ timeout: PATIENCE, executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 const peers = new Peers(endpoint);
 
 /** Waits for a condition, with a deadline. */
-async function until(what, ask, within = 30_000) {
+async function until(what, ask, within = PATIENCE) {
   const end = Date.now() + within;
-  for (;;) {
-    const answer = await ask();
+  for (let problem = ""; ;) {
+    // A call may fail as long as what it asks about is not there yet.
+    const answer = await ask().catch((error) => void (problem = String(error)));
     if (answer) return answer;
-    assert.ok(Date.now() < end, `it took too long: ${what}`);
+    assert.ok(Date.now() < end, `it took too long: ${what} ${problem}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
@@ -54,6 +67,7 @@ async function scene(name, run) {
 
 try {
   const page = await browser.newPage({ viewport: { width: 1400, height: 1000 }, colorScheme: "light" });
+  page.setDefaultTimeout(PATIENCE);
   const problems = [];
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
@@ -139,8 +153,8 @@ try {
 
   await scene(`${crowd} peers while updates arrive`, async () => {
     await peers.join("channels/news", await calls.viewerToken("news"), Number(crowd) - 30);
-    await until("all are shown", async () => (await figure("Peers")) === crowd, 240_000);
-    await page.waitForFunction((all) => document.querySelector("#count").textContent === `${all} peers`, crowd, { timeout: 60_000 });
+    await until("all are shown", async () => (await figure("Peers")) === crowd, 2 * PATIENCE);
+    await page.waitForFunction((all) => document.querySelector("#count").textContent === `${all} peers`, crowd);
     const churn = peers.reports();
     const box = await page.locator("#canvas").boundingBox();
     const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
@@ -167,7 +181,7 @@ try {
     console.log(`frames per second ${rate.toFixed(1)}, 95th percentile between frames ${late.toFixed(1)} ms, longest ${gaps.at(-1).toFixed(1)} ms`);
     await page.click("#fit");
     await picture("large");
-    assert.ok(rate >= 30, `only ${rate.toFixed(1)} frames per second`);
+    assert.ok(rate >= smooth, `only ${rate.toFixed(1)} frames per second`);
   });
 
   await scene("a channel is deleted by its id only", async () => {
@@ -184,6 +198,10 @@ try {
 } finally {
   await browser.close();
   peers.end();
-  node.kill("SIGTERM");
   origin.close();
+  node.kill("SIGTERM");
+  // It takes its temporary data with it.
+  const late = setTimeout(() => node.kill("SIGKILL"), 10_000);
+  if (node.exitCode === null) await once(node, "exit");
+  clearTimeout(late);
 }
