@@ -18,6 +18,7 @@ import {
 import type { NodeMessage } from "./gen/espalier/v1/peer_pb.js";
 import { ReportSchema } from "./gen/espalier/v1/peer_pb.js";
 import type { ObjectKey } from "./media/object.js";
+import { Clock } from "./shell/clock.js";
 import { Feed } from "./shell/feed.js";
 import { Fetcher } from "./shell/fetcher.js";
 import { Links } from "./shell/links.js";
@@ -42,6 +43,8 @@ export interface EspalierOptions {
   /** STUN and TURN servers beside those that the node names. */
   readonly iceServers?: readonly RTCIceServer[];
   readonly onPublication?: (publication: Publication) => void;
+  /** The channel's own playlist, as a node told it. */
+  readonly onOrigin?: (uri: string) => void;
   /** Undefined: there is a session; else why there is none. */
   readonly onSession?: (problem: string | undefined) => void;
 }
@@ -130,7 +133,9 @@ class Running {
   private readonly feed: Feed;
   private readonly fetcher: Fetcher;
   private readonly started = performance.now();
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  private readonly clock = new Clock(() => {
+    this.handle({ type: "timeout" });
+  });
   private reports: ReturnType<typeof setInterval> | undefined;
   private closed = false;
   private draining = false;
@@ -198,11 +203,7 @@ class Running {
     )
       this.execute(command);
     this.draining = false;
-    clearTimeout(this.timer);
-    const wait = Math.max(0, this.engine.timeout() - this.now());
-    this.timer = setTimeout(() => {
-      this.handle({ type: "timeout" });
-    }, wait);
+    this.clock.set(Math.max(0, this.engine.timeout() - this.now()));
   }
 
   private execute(command: Command): void {
@@ -253,6 +254,7 @@ class Running {
       clearInterval(this.reports);
       this.reports = setInterval(this.report, Math.max(1_000, reportIntervalMs));
       this.handle(welcomeEvent(kind.value));
+      if (kind.value.originUri) this.options.onOrigin?.(kind.value.originUri);
     } else if (kind.case === "assignment") {
       const event = assignmentEvent(kind.value);
       if (event) this.handle(event);
@@ -300,7 +302,7 @@ class Running {
 
   close(): void {
     this.closed = true;
-    clearTimeout(this.timer);
+    this.clock.close();
     clearInterval(this.reports);
     this.feed.close();
     this.fetcher.close();

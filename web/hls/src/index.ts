@@ -4,18 +4,28 @@
  * Playlists and fragments keep their addresses at the origin. What the tree has comes from there; everything else, and
  * everything while there is no session, comes plainly from the CDN by hls.js's own loader.
  */
-import { Espalier, type EspalierOptions, type ObjectKey } from "@espalier/client";
+import { Espalier, type Consent, type EspalierOptions, type ObjectKey } from "@espalier/client";
 import Hls, {
   type HlsConfig,
   type LoaderCallbacks,
   type LoaderConfiguration,
   type LoaderContext,
 } from "hls.js";
+import { withAbsoluteUris } from "./playlist.js";
 import { Shelf } from "./shelf.js";
 
 export interface PlayerOptions extends EspalierOptions {
   /** The share of viewers, 0 to 1, that use the tree at all: 0 is the kill switch. By default 1. */
   readonly rollout?: number;
+}
+
+/** Bytes of media since the player was made, whatever was consented to meanwhile. */
+export interface Totals {
+  readonly fromPeers: number;
+  /** By the tree's client, and plainly by hls.js. */
+  readonly fromCdn: number;
+  readonly toPeers: number;
+  readonly corruptChunks: number;
 }
 
 /** How long the first playlist waits for the tree. */
@@ -28,8 +38,12 @@ export class EspalierPlayer {
   readonly viewer: Espalier | undefined;
   private readonly shelf = new Shelf();
   private readonly patientUntil = performance.now() + PATIENCE_MS;
+  private before: Totals = { fromPeers: 0, fromCdn: 0, toPeers: 0, corruptChunks: 0 };
+  private plainBytes = 0;
+  private consent: Consent;
 
   constructor(options: PlayerOptions) {
+    this.consent = options.consent;
     if (Math.random() >= (options.rollout ?? 1)) return;
     this.viewer = new Espalier({
       ...options,
@@ -43,8 +57,30 @@ export class EspalierPlayer {
   /** For `new Hls(...)`; what is given goes before it. */
   config(config: Partial<HlsConfig> = {}): Partial<HlsConfig> {
     if (!this.viewer) return config;
-    const tree = new Tree(this.viewer, this.shelf, this.patientUntil);
+    const tree = new Tree(this.viewer, this.shelf, this.patientUntil, (bytes) => {
+      this.plainBytes += bytes;
+    });
     return { ...loaders(tree), ...config };
+  }
+
+  /** What the viewer agrees to from now on; it plays on. */
+  setConsent(consent: Consent): void {
+    if (consent === this.consent) return;
+    this.consent = consent;
+    // Another session follows, which counts from zero.
+    this.before = { ...this.totals, fromCdn: this.totals.fromCdn - this.plainBytes };
+    this.viewer?.setConsent(consent);
+  }
+
+  get totals(): Totals {
+    const now = this.viewer?.statistics();
+    const { before } = this;
+    return {
+      fromPeers: before.fromPeers + (now?.bytesFromPeers ?? 0),
+      fromCdn: before.fromCdn + (now?.bytesFromCdn ?? 0) + this.plainBytes,
+      toPeers: before.toPeers + (now?.bytesToPeers ?? 0),
+      corruptChunks: before.corruptChunks + (now?.corruptChunks ?? 0),
+    };
   }
 
   destroy(): void {
@@ -58,6 +94,8 @@ class Tree {
     private readonly viewer: Espalier,
     readonly shelf: Shelf,
     private readonly patientUntil: number,
+    /** A fragment of so many bytes was read plainly. */
+    readonly plain: (bytes: number) => void,
   ) {}
 
   /** Waits until something is found, or for so long; `cancelled` ends it without an answer. */
@@ -101,6 +139,24 @@ class Tree {
 function loaders(tree: Tree): Partial<HlsConfig> {
   const Plain = Hls.DefaultConfig.loader;
 
+  const counted = (callbacks: LoaderCallbacks<LoaderContext>): LoaderCallbacks<LoaderContext> => ({
+    ...callbacks,
+    onSuccess: (response, stats, context, details) => {
+      tree.plain(stats.loaded);
+      callbacks.onSuccess(response, stats, context, details);
+    },
+  });
+
+  /** hls.js takes a segment whose line changes for another one: the CDN's lines have to look like the tree's. */
+  const absolute = (callbacks: LoaderCallbacks<LoaderContext>): LoaderCallbacks<LoaderContext> => ({
+    ...callbacks,
+    onSuccess: (response, stats, context, details) => {
+      const { data, url } = response;
+      const playlist = typeof data === "string" ? withAbsoluteUris(data, url || context.url) : data;
+      callbacks.onSuccess({ ...response, data: playlist }, stats, context, details);
+    },
+  });
+
   class TreeLoader extends Plain {
     protected cancel: (() => void) | undefined;
 
@@ -141,7 +197,7 @@ function loaders(tree: Tree): Partial<HlsConfig> {
         tree.patience,
         (text) => {
           this.cancel = undefined;
-          if (text === undefined) super.load(context, config, callbacks);
+          if (text === undefined) super.load(context, config, absolute(callbacks));
           else this.succeed(context, callbacks, text, start, performance.now());
         },
       );
@@ -156,7 +212,7 @@ function loaders(tree: Tree): Partial<HlsConfig> {
     ): void {
       const key = tree.shelf.object(context.url, context.rangeStart ?? 0);
       if (!key) {
-        super.load(context, config, callbacks);
+        super.load(context, config, counted(callbacks));
         return;
       }
       const start = performance.now();
@@ -173,7 +229,7 @@ function loaders(tree: Tree): Partial<HlsConfig> {
         this.cancel = undefined;
         // The player's worker takes the buffer away: it gets a copy of its own.
         if (body) this.succeed(context, callbacks, body.slice(0), start, first);
-        else super.load(context, config, callbacks);
+        else super.load(context, config, counted(callbacks));
       });
     }
   }

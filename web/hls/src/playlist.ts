@@ -34,6 +34,17 @@ export function mediaPlaylist(
   return `${lines.join("\n")}\n`;
 }
 
+/** A media playlist with its segments' URIs absolute; a master playlist as it is. */
+export function withAbsoluteUris(text: string, base: string): string {
+  if (!text.includes("#EXTINF")) return text;
+  const line = (line: string) => {
+    const uri = line.trim();
+    if (!uri || uri.startsWith("#")) return line;
+    return URL.canParse(uri, base) ? new URL(uri, base).href : line;
+  };
+  return text.split("\n").map(line).join("\n");
+}
+
 function mapLine({ uri, byteRange }: Descriptor): string {
   const range = byteRange ? `,BYTERANGE="${byteRange.length}@${byteRange.offset}"` : "";
   return `#EXT-X-MAP:URI="${uri}"${range}`;

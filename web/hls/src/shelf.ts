@@ -16,6 +16,8 @@ import { mediaPlaylist } from "./playlist.js";
 
 /** How many segments a playlist lists where the origin's own window is not known. */
 const WINDOW = 10;
+/** Statements of the past come together: after so long a silence they have all come. */
+const SETTLED_MS = 100;
 
 interface Item {
   readonly descriptor: Descriptor;
@@ -29,6 +31,9 @@ export class Shelf {
   private readonly items = new Map<string, Item>();
   private readonly bypassed = new Set<string>();
   private readonly listeners = new Set<() => void>();
+  /** Half of a window would look to a player as if live were long ago. */
+  private settled = false;
+  private settling: ReturnType<typeof setTimeout> | undefined;
 
   take(publication: Publication): void {
     switch (publication.type) {
@@ -60,12 +65,28 @@ export class Shelf {
       case "bypass":
         if (publication.active) this.bypassed.add(publication.track);
         else this.bypassed.delete(publication.track);
+        // What was missed meanwhile is told first.
+        this.settled = false;
+        this.settle();
     }
+    this.tell();
+  }
+
+  private tell(): void {
     for (const listener of [...this.listeners]) listener();
+  }
+
+  private settle(): void {
+    clearTimeout(this.settling);
+    this.settling = setTimeout(() => {
+      this.settled = true;
+      this.tell();
+    }, SETTLED_MS);
   }
 
   private list(descriptor: Descriptor): void {
     const key = keyText(descriptor.key);
+    if (!this.settled) this.settle();
     if (!this.items.has(key)) this.items.set(key, { descriptor, chunks: [], body: undefined });
     // Objects far behind every window are forgotten: a player that seeks there reads the CDN.
     for (const oldest of this.items.keys()) {
@@ -93,7 +114,7 @@ export class Shelf {
   playlist(uri: string): string | undefined {
     const track = this.master?.tracks.find((known) => known.uri === uri);
     const header = track && this.headers.get(track.index);
-    if (!header || this.bypassed.has(track.name)) return undefined;
+    if (!header || !this.settled || this.bypassed.has(track.name)) return undefined;
     const window = header.windowSegments || WINDOW;
     const segments = [...this.items.values()]
       .map((item) => item.descriptor)
