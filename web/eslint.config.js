@@ -6,7 +6,7 @@ export default tseslint.config(
   { ignores: ["**/dist/**", "**/gen/**", "dashboard/**"] },
   js.configs.recommended,
   {
-    files: ["client/src/**/*.ts", "hls/src/**/*.ts"],
+    files: ["client/src/**/*.ts", "hls/src/**/*.ts", "player/src/**/*.ts"],
     extends: [...tseslint.configs.strictTypeChecked],
     languageOptions: {
       parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname },

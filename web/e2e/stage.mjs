@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { chromium } from "playwright-core";
+import { HideableTab } from "./hideable.mjs";
 import { Origin } from "./origin.mjs";
 import { PATIENCE, Program, until } from "./processes.mjs";
 
@@ -75,8 +76,8 @@ export class Stage {
     this.token = (await this.cli("token", "issue", "--channel", id, "--ttl", "1h")).trim();
   }
 
-  /** A viewer in a tab of its own: a browser of somebody else, but for its processes. */
-  async viewer(page = "viewer", options = {}) {
+  /** Where a viewer watches. */
+  viewerUri(page, options = {}) {
     const query = new URLSearchParams({
       endpoint: this.endpoint,
       channel: this.watched,
@@ -84,7 +85,18 @@ export class Stage {
       source: this.origin.playlist,
       ...options,
     });
-    return this.tab(`${this.origin.uri}/e2e/pages/${page}.html?${query}`);
+    return `${this.origin.uri}/e2e/pages/${page}.html?${query}`;
+  }
+
+  /** A viewer in a tab of its own: a browser of somebody else, but for its processes. */
+  async viewer(page = "viewer", options = {}) {
+    return this.tab(this.viewerUri(page, options));
+  }
+
+  async hideableViewer() {
+    const tab = await HideableTab.open(this.browser, this.viewerUri("player"));
+    this.tabs.push(tab);
+    return tab;
   }
 
   async tab(uri, options = {}) {
@@ -139,7 +151,12 @@ export class Stage {
   async explain() {
     for (const [index, tab] of this.tabs.entries()) {
       const state = tab
-        .evaluate(() => JSON.stringify([window.state, window.espalier?.statistics()]))
+        .evaluate(() =>
+          JSON.stringify([
+            { ...window.state, fragments: window.state?.fragments?.length },
+            window.espalier?.statistics(),
+          ]),
+        )
         .catch(String);
       const late = new Promise((resolve) => setTimeout(resolve, 5_000, "the page does not answer"));
       console.log(`--- tab ${index}:`, await Promise.race([state, late]));

@@ -38,18 +38,22 @@ struct Player;
 /// A set of files, and what its pages may do.
 struct Pages {
     name: &'static str,
+    /// Where it is built.
+    directory: &'static str,
     policy: &'static str,
     file: fn(&str) -> Option<EmbeddedFile>,
 }
 
 const DASHBOARD: Pages = Pages {
     name: "dashboard",
+    directory: "web/dashboard",
     policy: DASHBOARD_POLICY,
     file: Dashboard::get,
 };
 
 const PLAYER: Pages = Pages {
     name: "player",
+    directory: "web",
     policy: PLAYER_POLICY,
     file: Player::get,
 };
@@ -106,10 +110,12 @@ impl Pages {
     }
 
     fn missing(&self) -> Response {
-        let name = self.name;
+        let Self {
+            name, directory, ..
+        } = self;
         let body = format!(
             "This node was built without its {name}.\n\n\
-             To have it: `npm ci && npm run build` in web/{name}, then build the node again.\n"
+             To have it: `npm ci && npm run build` in {directory}, then build the node again.\n"
         );
         let kind = "text/plain; charset=utf-8";
         self.secured(StatusCode::NOT_FOUND, kind, "\"none\"", Body::from(body))
@@ -142,6 +148,7 @@ mod tests {
 
     const NONE: Pages = Pages {
         name: "dashboard",
+        directory: "web/dashboard",
         policy: DASHBOARD_POLICY,
         file: |_path| None,
     };
