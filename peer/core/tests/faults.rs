@@ -166,7 +166,9 @@ proptest! {
         }
         forest.network.run_for(TARGET * 8);
         let network = &forest.network;
-        network.assert_gapless(3);
+        // Slow uplinks may be asked for more than they have: then a segment comes just before it is played,
+        // and the players of two tracks may have begun a segment apart.
+        network.assert_gapless(if slow { 5 } else { 3 });
         for (id, node) in network.nodes.iter().filter(|(_, node)| node.alive) {
             let snapshot = node.engine.snapshot(network.now);
             prop_assert!(snapshot.ring_bytes <= 128 << 20, "{id}");
