@@ -36,8 +36,8 @@ export class Origin {
       "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=320x180:rate=15 -re -f lavfi -i sine " +
       "-c:v libx264 -preset ultrafast -tune zerolatency -g 30 -keyint_min 30 -sc_threshold 0 -x264-params nal-hrd=cbr " +
       "-b:v 1400k -minrate 1400k -maxrate 1400k -bufsize 1400k -c:a aac -b:a 64k " +
-      "-f hls -hls_time 2 -hls_list_size 15 -hls_delete_threshold 600 " +
-      "-hls_flags delete_segments+program_date_time+temp_file -hls_segment_filename seg-%d.ts live.m3u8";
+      "-f hls -hls_time 2 -hls_list_size 15 " +
+      "-hls_flags program_date_time+temp_file -hls_segment_filename seg-%d.ts live.m3u8";
     this.encoder = new Program("ffmpeg", words.split(" "), { cwd: this.directory });
     await until("four segments", async () => {
       if (!this.encoder.running) throw new Error(this.encoder.log);
