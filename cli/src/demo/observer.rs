@@ -37,6 +37,7 @@ impl Observer {
     pub(crate) fn start(stage: &Stage, nodes: Vec<Connection>) -> (Self, watch::Receiver<Picture>) {
         let mut first = Picture::new(stage.addresses().len(), stage.stream());
         first.dashboard = stage.dashboard();
+        first.player = stage.player();
         let (publish, picture) = watch::channel(first);
         let tasks = [
             tokio::spawn(follow_topology(nodes.clone(), publish.clone())),

@@ -63,6 +63,8 @@ pub(crate) struct Picture {
     pub(crate) url: Option<String>,
     /// Where a browser finds the dashboard, with a login in what browsers send to nobody.
     pub(crate) dashboard: Option<String>,
+    /// Where a browser joins the tree, with a login likewise.
+    pub(crate) player: Option<String>,
     pub(crate) problem: Option<String>,
     pub(crate) leadership: Leadership,
     rhythm: Rhythm,

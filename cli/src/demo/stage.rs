@@ -45,6 +45,8 @@ pub(crate) struct Stage {
     observer: Option<(Observer, watch::Receiver<Picture>)>,
     /// The first node's dashboard, with a login.
     dashboard: Option<String>,
+    /// Its player page, with a login.
+    player: Option<String>,
 }
 
 /// A peer and where it serves.
@@ -73,6 +75,7 @@ impl Stage {
             stream: String::new(),
             observer: None,
             dashboard: None,
+            player: None,
         })
     }
 
@@ -110,6 +113,9 @@ impl Stage {
         if let Some(dashboard) = &self.dashboard {
             progress.step(format!("dashboard: {dashboard}"));
         }
+        if let Some(player) = &self.player {
+            progress.step(format!("watch in a browser: {player}"));
+        }
 
         progress.doing("creating the channel");
         let viewer_token = create_channel(&connections[0], origin_url).await?;
@@ -135,6 +141,8 @@ impl Stage {
             // The fragment of an address stays in the browser.
             let login = || format!("{endpoint}/?channel={CHANNEL}#token={}", founded.token);
             self.dashboard.get_or_insert_with(login);
+            let watch = || format!("{endpoint}/watch/{CHANNEL}#token={}", founded.token);
+            self.player.get_or_insert_with(watch);
             let access = ConnectionArgs {
                 endpoint,
                 token: Some(founded.token.clone()),
@@ -201,6 +209,10 @@ impl Stage {
 
     pub(crate) fn dashboard(&self) -> Option<String> {
         self.dashboard.clone()
+    }
+
+    pub(crate) fn player(&self) -> Option<String> {
+        self.player.clone()
     }
 
     pub(crate) fn stream(&self) -> &str {

@@ -25,7 +25,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, picture: &Picture, scroll: &mut u16) {
         Constraint::Length(5),
         Constraint::Length(nodes_height),
         Constraint::Min(4),
-        Constraint::Length(3),
+        Constraint::Length(4),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(headline(picture)), head);
@@ -231,14 +231,13 @@ fn footer(picture: &Picture) -> Vec<Line<'static>> {
         keys.push(Span::from(", r starts ended nodes; ").dark_gray());
         keys.push(Span::from(invitation(&picture.leadership)).bold());
     }
-    let dashboard = match &picture.dashboard {
-        Some(url) => Line::from(vec![
-            Span::from(" dashboard: ").dark_gray(),
-            Span::from(url.clone()).bold(),
-        ]),
+    let page = |name, url: &Option<String>| match url {
+        Some(url) => Line::from(vec![Span::from(name).dark_gray(), url.clone().bold()]),
         None => Line::default(),
     };
-    vec![watch, dashboard, Line::from(keys)]
+    let dashboard = page(" dashboard: ", &picture.dashboard);
+    let player = page(" watch in a browser: ", &picture.player);
+    vec![watch, player, dashboard, Line::from(keys)]
 }
 
 /// Bytes in a second, averaged over the seconds before.
@@ -281,6 +280,7 @@ mod tests {
         let mut picture = picture();
         picture.url = Some("http://127.0.0.1:1/demo/master.m3u8".into());
         picture.dashboard = Some("http://127.0.0.1:2/#token=t".into());
+        picture.player = Some("http://127.0.0.1:2/watch/demo#token=t".into());
         let text = screen(&picture, 140, 20);
         for words in [
             "live",
@@ -292,6 +292,7 @@ mod tests {
             "0.09s",
             "ffplay http://127.0.0.1:1/demo/master.m3u8",
             "dashboard: http://127.0.0.1:2/#token=t",
+            "watch in a browser: http://127.0.0.1:2/watch/demo#token=t",
         ] {
             assert!(text.contains(words), "{words} in\n{text}");
         }
