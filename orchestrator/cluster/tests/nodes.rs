@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,23 +13,17 @@ use espalier_shards::{GroupId, Settings};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::addresses::free_address;
+
+mod addresses;
+
 const CLUSTER: &str = "c0ffeec0ffeec0ffeec0ffeec0ffee00";
 /// Fewer than usual, so that tests that make many clusters share the machine.
 const SHARDS: u32 = 4;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Addresses that nobody uses, of ports that the system gives to no outgoing connection: a node that starts
-/// again finds its own free.
 fn addresses(count: usize) -> Vec<String> {
-    let mut free = Vec::new();
-    while free.len() < count {
-        let port = rand::random_range(10_000..32_000_u16);
-        let address = format!("127.0.0.1:{port}");
-        if !free.contains(&address) && TcpListener::bind(&address).is_ok() {
-            free.push(address);
-        }
-    }
-    free
+    (0..count).map(|_| free_address().to_string()).collect()
 }
 
 fn config(dir: &Path, address: &str, formation: Formation) -> ClusterConfig {

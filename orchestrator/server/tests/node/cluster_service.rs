@@ -7,7 +7,8 @@ use espalier_proto::v1::{self, ClusterNodeState};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::members::{ClusterDir, Member, free_addresses, name};
+use crate::addresses::free_address;
+use crate::members::{ClusterDir, Member, name};
 use crate::support::{
     Bearer, FakePeer, assert_invalid, assert_refused, create_request, hex, open, origin, until,
     within,
@@ -91,7 +92,7 @@ async fn nodes_come_and_go_while_sessions_are_open() {
         assert_eq!(leads, 17);
         for node in &shown.nodes {
             assert_eq!(node.release, env!("CARGO_PKG_VERSION"));
-            assert!(node.public_uri.starts_with("http://127.0.0.1:"), "{node:?}");
+            assert!(node.public_uri.starts_with("http://127."), "{node:?}");
         }
     }
     let stranger = v1::cluster_service_client::ClusterServiceClient::with_interceptor(
@@ -108,7 +109,7 @@ async fn nodes_come_and_go_while_sessions_are_open() {
     );
 
     // A fourth.
-    let [between, nobody] = free_addresses::<2>();
+    let (between, nobody) = (free_address(), free_address());
     let fourth = cluster.place(4, between, false);
     let address = between.to_string();
     let child = fourth.spawn();

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../cluster/tests/addresses/mod.rs"]
+mod addresses;
 mod browsers;
 mod channels;
 mod cluster;

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
+use crate::addresses::free_address;
 use crate::command_line::http_get;
 use crate::support::{Bearer, until};
 
@@ -57,22 +58,6 @@ impl Drop for Member {
     }
 }
 
-/// As many addresses that nobody uses, of ports that the system gives to no outgoing connection: a node that
-/// starts again finds its own free.
-pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let mut taken = Vec::new();
-    std::array::from_fn(|_| {
-        loop {
-            let port = rand::random_range(10_000..32_000_u16);
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if !taken.contains(&port) && std::net::TcpListener::bind(address).is_ok() {
-                taken.push(port);
-                return address;
-            }
-        }
-    })
-}
-
 impl ClusterDir {
     pub(crate) fn new(limits: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -89,7 +74,7 @@ impl ClusterDir {
     /// A cluster of so many nodes, all of them in service.
     pub(crate) async fn founded<const N: usize>(limits: &str) -> (Self, Vec<Member>) {
         let mut cluster = Self::new(limits);
-        let between = free_addresses::<N>();
+        let between: [SocketAddr; N] = std::array::from_fn(|_| free_address());
         cluster.founders = between.to_vec();
         let places: Vec<Place> = (1..)
             .zip(between)
@@ -108,7 +93,7 @@ impl ClusterDir {
 
     /// Where a further node is: one of those that make the cluster, or one that waits to be added.
     pub(crate) fn place(&self, number: usize, between: SocketAddr, founds: bool) -> Place {
-        let [public, admin] = free_addresses::<2>();
+        let (public, admin) = (free_address(), free_address());
         let config = self.dir.path().join(format!("node-{number}.toml"));
         let place = Place {
             number,
