@@ -189,12 +189,12 @@ impl ClusterHandle {
     /// See [`ChangeError`].
     pub async fn remove_node(&self, node: NodeId) -> Result<(), ChangeError> {
         let state = self.current_meta().await?;
-        match record(&state, node)?.phase {
-            NodePhase::Leaving => return Ok(()),
-            NodePhase::Joining | NodePhase::Active | NodePhase::Draining => {}
+        let phase = record(&state, node)?.phase;
+        if phase == NodePhase::Leaving {
+            return Ok(());
         }
         may_leave(&state, node, &self.living())?;
-        self.set_phase(&state, node, NodePhase::Leaving).await
+        self.turn(node, phase, NodePhase::Leaving).await
     }
 
     /// Wants a node to lead nothing and to hold no sessions, or takes that back.
@@ -204,7 +204,8 @@ impl ClusterHandle {
     /// See [`ChangeError`].
     pub async fn drain_node(&self, node: NodeId, undo: bool) -> Result<(), ChangeError> {
         let state = self.current_meta().await?;
-        let wanted = match (record(&state, node)?.phase, undo) {
+        let phase = record(&state, node)?.phase;
+        let wanted = match (phase, undo) {
             (NodePhase::Leaving, _) => return Err(leaving(node)),
             (NodePhase::Joining, false) => {
                 let problem = "is still joining";
@@ -219,7 +220,7 @@ impl ClusterHandle {
         if wanted == NodePhase::Draining && !self.others_may_lead(&state, node) {
             return Err(ChangeError::NobodyElse(node));
         }
-        self.set_phase(&state, node, wanted).await
+        self.turn(node, phase, wanted).await
     }
 
     /// Has another node lead a group that this node leads; returns when it does.
@@ -293,19 +294,18 @@ impl ClusterHandle {
         others.chain([self.identity.node]).collect()
     }
 
-    async fn set_phase(
-        &self,
-        state: &MetaState,
-        node: NodeId,
-        phase: NodePhase,
-    ) -> Result<(), ChangeError> {
-        let record = NodeRecord {
-            phase,
-            ..record(state, node)?.clone()
+    async fn turn(&self, node: NodeId, from: NodePhase, to: NodePhase) -> Result<(), ChangeError> {
+        let turn = MetaOp::TurnNode {
+            node: CoreNodeId(node),
+            from,
+            to,
         };
-        let node = CoreNodeId(node);
-        match self.change(vec![MetaOp::ChangeNode { node, record }]).await {
-            Err(MetaError::Refused(Refusal::UnknownNode)) => Err(ChangeError::UnknownNode(node.0)),
+        match self.change(vec![turn]).await {
+            Err(MetaError::Refused(Refusal::UnknownNode)) => Err(ChangeError::UnknownNode(node)),
+            Err(MetaError::Refused(Refusal::Lifecycle)) => {
+                let problem = "was changed by somebody else at the same time: look, and ask again";
+                Err(ChangeError::NotInService { node, problem })
+            }
             other => Ok(other?),
         }
     }
@@ -401,12 +401,8 @@ mod tests {
             let node = CoreNodeId(*node);
             let address = format!("n{node}:7301");
             ops.push(new_node(node, &address));
-            let MetaOp::AddNode { record, .. } = new_node(node, &address) else {
-                unreachable!()
-            };
-            let phase = *phase;
-            let record = NodeRecord { phase, ..record };
-            ops.push(MetaOp::ChangeNode { node, record });
+            let (from, to) = (Joining, *phase);
+            ops.push(MetaOp::TurnNode { node, from, to });
         }
         let mut state = MetaState::default();
         let at = LogPosition { term: 1, index: 1 };

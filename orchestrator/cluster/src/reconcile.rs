@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use espalier_orchestrator_core::NodeId as CoreNodeId;
 use espalier_orchestrator_core::state::{Membership, MetaOp, MetaState, NodePhase, NodeRecord};
 use espalier_shards::{GroupStatus, NodeId, NodeInfo};
 
@@ -94,6 +95,11 @@ pub(crate) fn next_step(state: &MetaState, group: &GroupStatus) -> Option<Step> 
     idle.next().map(|node| Step::RemoveLearner(*node))
 }
 
+fn activate(node: CoreNodeId) -> MetaOp {
+    let (from, to) = (NodePhase::Joining, NodePhase::Active);
+    MetaOp::TurnNode { node, from, to }
+}
+
 /// What the meta group's leader notes of the nodes, given all groups as it sees them itself.
 pub(crate) fn note_nodes(state: &MetaState, groups: &[GroupStatus]) -> Vec<MetaOp> {
     let nodes = state.nodes().iter();
@@ -105,27 +111,13 @@ pub(crate) fn note_nodes(state: &MetaState, groups: &[GroupStatus]) -> Vec<MetaO
                 // Of its log only the meta group's leader knows; it is a voter elsewhere because it held that.
                 let matched = meta.matched.get(&node.0).is_some_and(|at| *at > 0);
                 let holds = matched || meta.leader == Some(node.0);
-                let record = NodeRecord {
-                    phase: NodePhase::Active,
-                    ..record.clone()
-                };
-                (votes && holds).then_some(MetaOp::ChangeNode {
-                    node: *node,
-                    record,
-                })
+                (votes && holds).then(|| activate(*node))
             }
             (NodePhase::Joining, Membership::Learner) => {
                 let member = groups
                     .iter()
                     .all(|group| group.members.contains_key(&node.0));
-                let record = NodeRecord {
-                    phase: NodePhase::Active,
-                    ..record.clone()
-                };
-                member.then_some(MetaOp::ChangeNode {
-                    node: *node,
-                    record,
-                })
+                member.then(|| activate(*node))
             }
             (NodePhase::Leaving, _) => {
                 let gone = groups
@@ -141,7 +133,6 @@ pub(crate) fn note_nodes(state: &MetaState, groups: &[GroupStatus]) -> Vec<MetaO
 
 #[cfg(test)]
 mod tests {
-    use espalier_orchestrator_core::NodeId as CoreNodeId;
     use espalier_orchestrator_core::state::{ClusterRecord, LogPosition, MetaEntry, NodeAddresses};
     use espalier_shards::GroupId;
 
@@ -271,14 +262,7 @@ mod tests {
     fn a_node_is_active_when_it_votes_everywhere_and_gone_when_it_is_nowhere() {
         let state = state(&[(1, Active), (2, Joining), (3, Leaving)]);
         let both = [group(&[1, 2], &[3], &[(2, 5)]), group(&[1, 2], &[], &[])];
-        let active = record(2, Active);
-        assert_eq!(
-            note_nodes(&state, &both),
-            vec![MetaOp::ChangeNode {
-                node: CoreNodeId(2),
-                record: active
-            }]
-        );
+        assert_eq!(note_nodes(&state, &both), vec![activate(CoreNodeId(2))]);
         let unseen = [group(&[1, 2], &[3], &[]), group(&[1, 2], &[], &[])];
         assert_eq!(note_nodes(&state, &unseen), vec![]);
         let gone = [group(&[1], &[], &[]), group(&[1], &[], &[])];

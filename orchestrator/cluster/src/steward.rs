@@ -162,13 +162,7 @@ impl Steward {
 
     /// Says where this node is, if the cluster thinks otherwise.
     async fn register(&self, state: &MetaState) {
-        if self.moved(state).is_none() {
-            return;
-        }
-        // What is known here may be old: a drain that was wanted meanwhile must not be written over.
-        if let Ok(current) = self.desk.current().await
-            && let Some(op) = self.moved(&current)
-        {
+        if let Some(op) = self.moved(state) {
             self.change(vec![op]).await;
         }
     }
@@ -178,11 +172,7 @@ impl Steward {
         let known = state.nodes().get(&node)?;
         let addresses = self.addresses.clone();
         let moved = known.addresses != addresses && known.phase != NodePhase::Leaving;
-        let record = NodeRecord {
-            addresses,
-            ..known.clone()
-        };
-        moved.then_some(MetaOp::ChangeNode { node, record })
+        moved.then_some(MetaOp::MoveNode { node, addresses })
     }
 
     async fn change(&self, ops: Vec<MetaOp>) {

@@ -174,7 +174,8 @@ impl Inner {
             MetaOp::Initialise { cluster } => self.initialise(cluster),
             MetaOp::RaiseVersion { version } => self.raise_version(*version),
             MetaOp::AddNode { node, record } => self.add_node(*node, record),
-            MetaOp::ChangeNode { node, record } => self.change_node(*node, record),
+            MetaOp::MoveNode { node, addresses } => self.move_node(*node, addresses),
+            MetaOp::TurnNode { node, from, to } => self.turn_node(*node, *from, *to),
             MetaOp::RemoveNode { node } => {
                 if self.nodes.remove(node).is_some() {
                     self.used.insert(*node);
@@ -262,12 +263,21 @@ impl Inner {
         }
     }
 
-    fn change_node(&mut self, node: NodeId, record: &NodeRecord) -> Result<(), Refusal> {
-        if record.addresses.is_too_much() {
+    fn move_node(&mut self, node: NodeId, addresses: &NodeAddresses) -> Result<(), Refusal> {
+        if addresses.is_too_much() {
             return Err(Refusal::TooMuch);
         }
         let known = self.nodes.get_mut(&node).ok_or(Refusal::UnknownNode)?;
-        known.clone_from(record);
+        known.addresses.clone_from(addresses);
+        Ok(())
+    }
+
+    fn turn_node(&mut self, node: NodeId, from: NodePhase, to: NodePhase) -> Result<(), Refusal> {
+        let known = self.nodes.get_mut(&node).ok_or(Refusal::UnknownNode)?;
+        if known.phase != from && known.phase != to {
+            return Err(Refusal::Lifecycle);
+        }
+        known.phase = to;
         Ok(())
     }
 

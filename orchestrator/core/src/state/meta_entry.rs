@@ -1,12 +1,12 @@
 //! What the meta group's log carries, and its bytes.
 
 use super::codec::{DecodeError, EntryTooLong, Reader, Writer};
-use super::meta::{ClusterRecord, NodeRecord};
+use super::meta::{ClusterRecord, NodeAddresses, NodePhase, NodeRecord};
 use super::sealed::Sealed;
 use crate::ids::{ChannelId, NodeId, ShardId};
 
 /// The version of [`MetaEntry`] that this program writes, and the only one that it reads.
-pub const META_ENTRY_VERSION: u16 = 1;
+pub const META_ENTRY_VERSION: u16 = 2;
 
 const WHAT: &str = "the meta group's entry";
 
@@ -39,12 +39,21 @@ pub enum MetaOp {
         /// How it is to be.
         record: NodeRecord,
     },
-    /// Changes a node.
-    ChangeNode {
+    /// A node is elsewhere.
+    MoveNode {
         /// Which.
         node: NodeId,
-        /// How it is from here on.
-        record: NodeRecord,
+        /// Where it is from here on.
+        addresses: NodeAddresses,
+    },
+    /// A node's life goes on. From where is said, so that nobody undoes what another wanted meanwhile.
+    TurnNode {
+        /// Which.
+        node: NodeId,
+        /// Where its life stands.
+        from: NodePhase,
+        /// Where it is to stand.
+        to: NodePhase,
     },
     /// Removes a node; its id is not used again.
     RemoveNode {
@@ -98,7 +107,7 @@ pub enum MetaOp {
 const INITIALISE: u16 = 1;
 const RAISE_VERSION: u16 = 2;
 const ADD_NODE: u16 = 3;
-const CHANGE_NODE: u16 = 4;
+const MOVE_NODE: u16 = 4;
 const REMOVE_NODE: u16 = 5;
 const RESERVE_CHANNEL: u16 = 6;
 const ACTIVATE_CHANNEL: u16 = 7;
@@ -106,6 +115,7 @@ const RETIRE_CHANNEL: u16 = 8;
 const FORGET_CHANNEL: u16 = 9;
 const PUT_SECRET: u16 = 10;
 const DROP_SECRET: u16 = 11;
+const TURN_NODE: u16 = 12;
 
 impl MetaEntry {
     /// Makes an entry of these operations.
@@ -149,7 +159,8 @@ impl MetaOp {
             Self::Initialise { cluster } => writer.put(&(INITIALISE, cluster)),
             Self::RaiseVersion { version } => writer.put(&(RAISE_VERSION, version)),
             Self::AddNode { node, record } => writer.put(&(ADD_NODE, node, record)),
-            Self::ChangeNode { node, record } => writer.put(&(CHANGE_NODE, node, record)),
+            Self::MoveNode { node, addresses } => writer.put(&(MOVE_NODE, node, addresses)),
+            Self::TurnNode { node, from, to } => writer.put(&(TURN_NODE, node, from, to)),
             Self::RemoveNode { node } => writer.put(&(REMOVE_NODE, node)),
             Self::ReserveChannel {
                 channel,
@@ -187,9 +198,13 @@ impl MetaOp {
                 let (node, record) = reader.take()?;
                 Self::AddNode { node, record }
             }
-            CHANGE_NODE => {
-                let (node, record) = reader.take()?;
-                Self::ChangeNode { node, record }
+            MOVE_NODE => {
+                let (node, addresses) = reader.take()?;
+                Self::MoveNode { node, addresses }
+            }
+            TURN_NODE => {
+                let (node, from, to) = reader.take()?;
+                Self::TurnNode { node, from, to }
             }
             REMOVE_NODE => Self::RemoveNode {
                 node: reader.take()?,

@@ -435,6 +435,7 @@ fn meta(steps: &[(MetaOp, Result<(), Refusal>)]) -> MetaState {
 }
 
 fn some_meta() -> MetaState {
+    use NodePhase::{Active, Draining, Joining};
     let news = || channel("news");
     let reserve = |shard, incarnation| MetaOp::ReserveChannel {
         channel: news(),
@@ -458,12 +459,14 @@ fn some_meta() -> MetaState {
         record: node(address),
     };
     let remove = |id| MetaOp::RemoveNode { node: NodeId(id) };
-    let change = |id| MetaOp::ChangeNode {
+    let shift = |id, address| MetaOp::MoveNode {
         node: NodeId(id),
-        record: NodeRecord {
-            phase: NodePhase::Active,
-            ..node("b:1")
-        },
+        addresses: node(address).addresses,
+    };
+    let turn = |id, from, to| MetaOp::TurnNode {
+        node: NodeId(id),
+        from,
+        to,
     };
     let put = MetaOp::PutSecret {
         name: "ticket".to_owned(),
@@ -491,8 +494,13 @@ fn some_meta() -> MetaState {
         (remove(4), Ok(())),
         (add(4, "d:1"), Err(Refusal::NodeIdUsed)),
         (remove(9), Err(Refusal::UnknownNode)),
-        (change(9), Err(Refusal::UnknownNode)),
-        (change(1), Ok(())),
+        (shift(9, "b:1"), Err(Refusal::UnknownNode)),
+        (turn(9, Joining, Active), Err(Refusal::UnknownNode)),
+        (turn(1, Joining, Active), Ok(())),
+        (turn(1, Joining, Active), Ok(())),
+        (turn(1, Active, Draining), Ok(())),
+        (turn(1, Joining, Active), Err(Refusal::Lifecycle)),
+        (shift(1, "b:1"), Ok(())),
         (reserve(0, 1), Err(Refusal::UnknownShard)),
         (reserve(17, 1), Err(Refusal::UnknownShard)),
         (activate(1), Err(Refusal::UnknownChannel)),
@@ -520,7 +528,9 @@ fn some_meta() -> MetaState {
 fn the_life_of_a_cluster() {
     let state = some_meta();
     assert_eq!(state.unused_node_id(), NodeId(5), "4 is used up");
-    assert_eq!(state.nodes()[&NodeId(1)].phase, NodePhase::Active);
+    let moved = &state.nodes()[&NodeId(1)];
+    assert_eq!(moved.addresses, node("b:1").addresses);
+    assert_eq!(moved.phase, NodePhase::Draining, "as it was before");
     assert_eq!(state.cluster().unwrap().version, 2);
     assert_eq!(state.channels()[&channel("news")].shard, ShardId(3));
 }
