@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use espalier_orchestrator_core::planner::{EdgeChange, Newcomer, PeerSlot, Planner, TreeId};
+use espalier_orchestrator_core::planner::{
+    AT_ONCE, EdgeChange, Newcomer, PeerSlot, Planner, TreeId,
+};
 use espalier_orchestrator_core::state::ShardState;
 use espalier_orchestrator_core::{
     PeerId, PeerProfile, PeerRole, Policy, PolicyDraft, TrackIndex, TrackInfo,
@@ -156,7 +158,7 @@ fn events(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// All of a region's peers go in one call, which is worked off in slices until nobody waits for a place.
+/// All of a region's peers go, in slices.
 fn region_loss(criterion: &mut Criterion) {
     let audience = Audience::of(peers());
     let snapshot = audience.planner.records();
@@ -170,15 +172,11 @@ fn region_loss(criterion: &mut Criterion) {
             || Planner::from_records(&snapshot, now),
             |mut planner| {
                 let slots: Vec<_> = lost.iter().filter_map(|peer| planner.slot(*peer)).collect();
-                planner.leave(&slots, now);
-                let mut passed = now;
-                while planner
-                    .levels(TREE)
-                    .first()
-                    .is_some_and(|nowhere| *nowhere > 0)
-                {
-                    passed += Duration::from_millis(1);
-                    planner.tick(passed);
+                for slice in slots.chunks(AT_ONCE) {
+                    planner.lose(slice, now);
+                }
+                for slice in slots.chunks(AT_ONCE) {
+                    planner.leave(slice, now);
                 }
                 planner
             },

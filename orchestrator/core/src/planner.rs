@@ -24,6 +24,7 @@ use crate::profile::PeerProfile;
 use crate::view::Finding;
 
 pub use crate::forest::Work;
+pub use crate::sessions::AT_ONCE;
 
 /// How often what is left undone is tried again.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -143,8 +144,21 @@ impl Planner {
         PeerSlot(peer.0)
     }
 
-    /// Removes peers and repairs what hung on them. More than a few at once are a mass event, which is worked
-    /// off in slices by the calls that follow.
+    /// Peers cannot be told things any more, and get no new children. Of a mass event all are said to be lost
+    /// before the first leaves, so that none of them is taken for a rescuer; as in production, where sessions end
+    /// before anybody is given up.
+    pub fn lose(&mut self, peers: &[PeerSlot], now: Duration) {
+        self.pass_time(now);
+        for slot in peers {
+            if let Some(peer) = self.peer(*slot) {
+                self.forest.set_session(peer, false);
+            }
+        }
+        self.work = self.forest.take_work();
+    }
+
+    /// Removes peers and repairs what hung on them. The work grows with their number: a mass event is handed over
+    /// in slices of at most [`AT_ONCE`], after [`Planner::lose`].
     pub fn leave(&mut self, peers: &[PeerSlot], now: Duration) {
         self.pass_time(now);
         let peers: Vec<_> = peers.iter().filter_map(|slot| self.peer(*slot)).collect();

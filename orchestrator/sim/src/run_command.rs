@@ -221,13 +221,8 @@ fn summary(report: &Report) -> Vec<String> {
     }
     if let Some(mass) = &report.mass_event {
         lines.push(format!(
-            "  mass event: {} gone, {} heads; {:.2} ms at once, then {} slices of at most {:.2} ms, {:.1} ms together",
-            mass.peers,
-            mass.orphan_heads,
-            mass.first_ms,
-            mass.slices,
-            mass.worst_slice_ms,
-            mass.total_ms
+            "  mass event: {} gone, {} heads; {} slices of at most {:.2} ms, {:.1} ms together",
+            mass.peers, mass.orphan_heads, mass.slices, mass.worst_slice_ms, mass.total_ms
         ));
     }
     lines.extend(

@@ -94,6 +94,8 @@ pub(crate) struct Forest {
     /// The nodes as the last entry had them; empty as long as nobody asks.
     decided: Vec<Option<Edge>>,
     near: Near,
+    /// A whole slice of a mass event has been removed: more will follow.
+    amid_mass_event: bool,
     /// Now, in tenths of a second.
     today: u32,
     changes: Changes,
@@ -125,6 +127,7 @@ impl Forest {
             newest_root: (0, Duration::ZERO),
             decided: Vec::new(),
             near: Near::default(),
+            amid_mass_event: false,
             today: 0,
             changes: Changes::default(),
             work: Work::default(),
@@ -138,8 +141,13 @@ impl Forest {
         self.give_up(now);
     }
 
-    /// Does what an event has left to do, as far as it goes in one event.
+    /// Does what an event has left to do, as far as it goes in one event. Amid a mass event only successors are
+    /// sought: the roots and the depths of now are of peers that go in the next slices.
     pub(crate) fn settle(&mut self, now: Duration) {
+        if core::mem::take(&mut self.amid_mass_event) {
+            self.protect();
+            return;
+        }
         self.believe();
         self.settle_roots(now);
         self.improve(now);

@@ -18,6 +18,7 @@ impl Forest {
     /// Removes peers and repairs what hung on them. The lost are out of every index before the first
     /// repair, so that none of them is taken for a rescuer.
     pub(crate) fn remove_peers(&mut self, peers: &[PeerRef], now: Duration) {
+        self.amid_mass_event = peers.len() >= crate::sessions::AT_ONCE;
         for peer in peers {
             self.set_session(*peer, false);
         }

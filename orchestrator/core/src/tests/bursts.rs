@@ -146,3 +146,36 @@ fn few_move_for_it_one_at_a_time_and_keep_what_they_have_meanwhile() {
         assert!(!hasty, "seed {seed}: {risen:?}");
     }
 }
+
+#[test]
+fn who_vanishes_together_is_given_up_in_slices_and_who_comes_back_amid_them_stays() {
+    let mut world = World::new(PolicyDraft::default());
+    for id in 1..=400 {
+        world.join(id, Contributor, 20 * MBIT);
+    }
+    world.run(5);
+    for id in 1..=300 {
+        world.detach(id);
+    }
+    let grace = Duration::from_secs(10);
+    world.now += grace;
+    world.engine.handle(ChannelEvent::Tick, world.now);
+    let left = world.edges().len();
+    assert_eq!(left, 400 - crate::sessions::AT_ONCE, "after a slice");
+    let due = world.engine.poll_timeout().expect("there is more to do");
+    assert!(due <= world.now, "at once");
+    let ids = world.edges().into_keys().map(|(peer, _)| peer.0);
+    let back = ids.filter(|id| *id <= 300).max().expect("most are there");
+    world.attach(back);
+    while world
+        .engine
+        .poll_timeout()
+        .is_some_and(|due| due <= world.now)
+    {
+        world.event(ChannelEvent::Tick);
+        world.verify("a slice");
+    }
+    let ids: Vec<u64> = world.edges().into_keys().map(|(peer, _)| peer.0).collect();
+    let expected: Vec<u64> = core::iter::once(back).chain(301..=400).collect();
+    assert_eq!(ids, expected);
+}

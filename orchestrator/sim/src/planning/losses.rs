@@ -13,11 +13,9 @@ pub struct MassEvent {
     pub peers: u64,
     /// How many of the others lost their parent: each needs one edge at least.
     pub orphan_heads: u64,
-    /// Edges that the planner changed at once.
-    pub edges_at_once: u64,
-    /// How long the call took that said so, milliseconds.
-    pub first_ms: f64,
-    /// How many ticks followed at once.
+    /// Edges that the planner changed.
+    pub edges: u64,
+    /// In how many calls: first who is lost, then who leaves.
     pub slices: u64,
     /// The longest of them, milliseconds.
     pub worst_slice_ms: f64,
@@ -25,12 +23,28 @@ pub struct MassEvent {
     pub total_ms: f64,
 }
 
-/// What one call was told, and what it did.
+/// The calls that a mass event takes.
+#[derive(Debug, Default)]
+pub(crate) struct Slices {
+    calls: u64,
+    worst_nanos: u64,
+    nanos: u64,
+}
+
+impl Slices {
+    pub(crate) fn took(&mut self, nanos: u64) {
+        self.calls += 1;
+        self.worst_nanos = self.worst_nanos.max(nanos);
+        self.nanos += nanos;
+    }
+}
+
+/// What the planner was told, and what it did.
 #[derive(Debug)]
 pub(crate) struct Vanished {
     pub(crate) peers: usize,
     pub(crate) heads: usize,
-    pub(crate) nanos: u64,
+    pub(crate) slices: Slices,
     pub(crate) edges: u64,
 }
 
@@ -42,8 +56,6 @@ pub(crate) struct Losses {
     providers: Vec<u16>,
     lost_at: Option<u32>,
     lost: Vec<(PeerSlot, u32)>,
-    /// The planner works it off, tick by tick.
-    busy: bool,
     pub(crate) mass: Option<MassEvent>,
 }
 
@@ -59,7 +71,6 @@ impl Losses {
                 .map_or(Vec::new(), |share| geography.providers_of_share(share)),
             lost_at: None,
             lost: Vec::new(),
-            busy: false,
             mass: None,
         }
     }
@@ -88,36 +99,14 @@ impl Losses {
     }
 
     pub(crate) fn heard(&mut self, vanished: &Vanished) {
-        self.busy = true;
-        let ms = milliseconds(vanished.nanos);
         self.mass = Some(MassEvent {
             peers: vanished.peers as u64,
             orphan_heads: vanished.heads as u64,
-            edges_at_once: vanished.edges,
-            first_ms: ms,
-            total_ms: ms,
-            ..MassEvent::default()
+            edges: vanished.edges,
+            slices: vanished.slices.calls,
+            worst_slice_ms: milliseconds(vanished.slices.worst_nanos),
+            total_ms: milliseconds(vanished.slices.nanos),
         });
-    }
-
-    /// Whether the planner still works it off.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy
-    }
-
-    /// A tick took so long.
-    pub(crate) fn ticked(&mut self, nanos: u64) {
-        if let Some(mass) = self.mass.as_mut().filter(|_| self.busy) {
-            let ms = milliseconds(nanos);
-            mass.slices += 1;
-            mass.total_ms += ms;
-            mass.worst_slice_ms = mass.worst_slice_ms.max(ms);
-        }
-    }
-
-    /// The planner wants to be called then; if that is not at once, it has worked everything off.
-    pub(crate) fn looked(&mut self, now: u32, due: u32) {
-        self.busy &= due <= now.saturating_add(1);
     }
 }
 

@@ -12,6 +12,9 @@ use espalier_orchestrator_core::state::ShardState;
 /// One that decides who takes what from whom. The calls are [`Planner`]'s.
 pub(crate) trait Overlay {
     fn join(&mut self, newcomer: Newcomer, now: Duration) -> PeerSlot;
+    /// These are gone, and will leave in slices of their own.
+    fn lose(&mut self, _: &[PeerSlot], _: Duration) {}
+
     fn leave(&mut self, peers: &[PeerSlot], now: Duration);
     fn arrived(&mut self, peer: PeerSlot, tree: TreeId, now: Duration);
     fn failed(&mut self, child: PeerSlot, parent: PeerSlot, now: Duration);
@@ -52,6 +55,10 @@ pub(crate) struct Replay {
 impl Overlay for Planner {
     fn join(&mut self, newcomer: Newcomer, now: Duration) -> PeerSlot {
         Self::join(self, newcomer, now)
+    }
+
+    fn lose(&mut self, peers: &[PeerSlot], now: Duration) {
+        Self::lose(self, peers, now);
     }
 
     fn leave(&mut self, peers: &[PeerSlot], now: Duration) {

@@ -265,7 +265,6 @@ impl Report {
     #[must_use]
     pub fn without_timings(&self) -> Self {
         let mass = |mass: &MassEvent| MassEvent {
-            first_ms: 0.0,
             worst_slice_ms: 0.0,
             total_ms: 0.0,
             ..mass.clone()

@@ -69,11 +69,15 @@ impl<O: Overlay> Driver<O> {
 
     /// Takes in which edges have changed. `bereaved`: some because their source had gone.
     pub(super) fn apply(&mut self, bereaved: bool) {
-        let mut changes = core::mem::take(&mut self.changes);
+        let (overlay, changes) = (&mut self.overlay, &mut self.changes);
         changes.clear();
-        let overlay = &mut self.overlay;
         self.stopwatch
-            .measure(Kind::Changes, || overlay.take_changes(&mut changes));
+            .measure(Kind::Changes, || overlay.take_changes(changes));
+        self.make_changes(bereaved);
+    }
+
+    pub(super) fn make_changes(&mut self, bereaved: bool) {
+        let changes = core::mem::take(&mut self.changes);
         for change in &changes {
             self.change(change, bereaved);
         }

@@ -138,13 +138,7 @@ impl<O: Overlay> Driver<O> {
     pub(super) fn tick(&mut self) {
         let now = self.time();
         let overlay = &mut self.overlay;
-        let kind = if self.losses.is_busy() {
-            Kind::Mass
-        } else {
-            Kind::Tick
-        };
-        let nanos = self.stopwatch.calls_nanos(kind, || overlay.tick(now));
-        self.losses.ticked(nanos);
+        self.stopwatch.measure(Kind::Tick, || overlay.tick(now));
         self.worked();
         self.apply(false);
     }

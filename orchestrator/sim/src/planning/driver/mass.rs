@@ -1,9 +1,9 @@
 //! A part of the audience vanishes, and the planner is told.
 
-use espalier_orchestrator_core::planner::PeerSlot;
+use espalier_orchestrator_core::planner::{AT_ONCE, PeerSlot};
 
 use super::{Driver, Event};
-use crate::planning::losses::Vanished;
+use crate::planning::losses::{Slices, Vanished};
 use crate::planning::overlay::Overlay;
 use crate::planning::stopwatch::Kind;
 
@@ -41,25 +41,41 @@ impl<O: Overlay> Driver<O> {
         }
         self.sort_orphans();
         let now = self.time();
-        let overlay = &mut self.overlay;
-        let nanos = self
-            .stopwatch
-            .calls_nanos(Kind::Mass, || overlay.leave(&lost, now));
-        self.worked();
-        self.counts.leaves += lost.len() as u64;
+        let mut slices = Slices::default();
+        for slice in lost.chunks(AT_ONCE) {
+            let overlay = &mut self.overlay;
+            let lose = || overlay.lose(slice, now);
+            slices.took(self.stopwatch.calls_nanos(Kind::Mass, lose));
+        }
         let heads = self.orphans.len();
-        for slot in &lost {
+        for slice in lost.chunks(AT_ONCE) {
+            self.give_up(slice, &mut slices);
+        }
+        self.losses.heard(&Vanished {
+            peers: lost.len(),
+            heads,
+            slices,
+            edges: self.counts.edges - before,
+        });
+    }
+
+    fn give_up(&mut self, slice: &[PeerSlot], slices: &mut Slices) {
+        let now = self.time();
+        let (overlay, changes) = (&mut self.overlay, &mut self.changes);
+        changes.clear();
+        slices.took(self.stopwatch.calls_nanos(Kind::Mass, || {
+            overlay.leave(slice, now);
+            overlay.take_changes(changes);
+        }));
+        self.worked();
+        self.check_now_and_then();
+        self.counts.leaves += slice.len() as u64;
+        for slot in slice {
             let viewer = *self.audience.viewer(*slot);
             self.samples
                 .went(self.audience.capacity(&viewer), &viewer, self.now);
             self.audience.unseat(*slot);
         }
-        self.apply(true);
-        self.losses.heard(&Vanished {
-            peers: lost.len(),
-            heads,
-            nanos,
-            edges: self.counts.edges - before,
-        });
+        self.make_changes(true);
     }
 }

@@ -240,7 +240,6 @@ impl<O: Overlay> Driver<O> {
         let due = self.overlay.next_timeout();
         let due = due.map(|due| u32::try_from(due.as_micros().div_ceil(1000)).unwrap_or(NEVER));
         self.tick_at = due.map_or(NEVER, |due| due.max(self.now + 1));
-        self.losses.looked(self.now, self.tick_at);
     }
 
     fn happen(&mut self, event: Event) {
