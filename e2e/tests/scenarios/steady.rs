@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use espalier_e2e::origin::SEGMENT;
 use espalier_e2e::rhythm::{arrivals, gaps};
 use espalier_e2e::statistics::float;
 use espalier_e2e::wait::{observe_for, unix_ms, wait_until};
@@ -12,8 +13,8 @@ use espalier_e2e::{Scene, Stats, Tree};
 /// A dozen peers take this long at the very most.
 pub(crate) const FORMING: Duration = Duration::from_secs(90);
 
-/// How many objects a newcomer may take from the CDN.
-const NEWCOMER_OBJECTS: usize = 3;
+/// How many segments a newcomer may take from the CDN at once.
+const NEWCOMER_SEGMENTS: u128 = 3;
 
 /// How an audience of twelve comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub(crate) fn tree_of_twelve(scene: &mut Scene, coming: Coming) -> Result<Tree> 
     scene.wait_for_tree("a settled tree", FORMING, |now| now.roots() == tree.roots())
 }
 
-/// Only those took more from the CDN than a newcomer may that were roots, if only for a while.
+/// Only those took more segments from the CDN than a newcomer may that were roots, if only for a while.
 fn newcomers_took_little(scene: &mut Scene) -> Result<()> {
     let mut most = 0;
     for (peer, names) in scene.cdn.media_by_peer(0)? {
@@ -79,14 +80,23 @@ fn newcomers_took_little(scene: &mut Scene) -> Result<()> {
             "nginx's log names a stranger: {peer:?}"
         );
         if !scene.was_root(&peer) {
-            most = most.max(names.len());
+            let first = scene.peer(&peer)?.stats()?.first;
+            let [from_cdn, from_tree] =
+                [first.cdn_byte, first.tree_byte].map(Option::unwrap_or_default);
+            let waited = Duration::from_millis(from_tree.saturating_sub(from_cdn));
+            // While it waits for its parent it takes what appears, too.
+            let most_segments =
+                NEWCOMER_SEGMENTS + waited.as_millis().div_ceil(SEGMENT.as_millis());
+            let segments = names.iter().filter(|name| !name.starts_with("init-"));
+            let segments = segments.count();
+            most = most.max(segments);
             ensure!(
-                names.len() <= NEWCOMER_OBJECTS,
-                "the newcomer {peer} took {names:?}"
+                segments as u128 <= most_segments,
+                "the newcomer {peer} waited {waited:?} for its parent and took {names:?}"
             );
         }
     }
-    scene.figures.record("newcomer_cdn_objects_max", most)
+    scene.figures.record("newcomer_cdn_segments_max", most)
 }
 
 /// Watches the steady state for `span`: every object arrives everywhere, verified and identical; only
