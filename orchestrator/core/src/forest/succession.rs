@@ -24,6 +24,8 @@ const MOST_TAKEN: usize = 8;
 const MOST_PROTECTED: usize = 4;
 /// Events that a search waits for at the most after others have found nobody.
 const LONGEST_PAUSE: u32 = 256;
+/// The same where all who wait have to go on waiting; one in a high position ends it.
+const WAITING_PAUSE: u32 = 16;
 
 impl Forest {
     /// Frees what the node's successor has reserved for it.
@@ -71,7 +73,10 @@ impl Forest {
         if bare {
             tree.bare += 1;
             match high {
-                true => tree.unprotected.push_front(node),
+                true => {
+                    tree.unprotected.push_front(node);
+                    tree.waiting_in = 0;
+                }
                 false => tree.unprotected.push_back(node),
             }
         } else {
@@ -140,6 +145,11 @@ impl Forest {
             record.protect_in = record.protect_in.saturating_sub(1);
             return;
         }
+        if record.waiting_in > 0 {
+            record.waiting_in -= 1;
+            return;
+        }
+        record.waiting_in = WAITING_PAUSE.min(record.members / 64);
         let waiting = record.unprotected.len();
         for _ in 0..waiting.min(MOST_PROTECTED) {
             let Some(node) = self.tree_mut(tree).unprotected.pop_front() else {
@@ -156,6 +166,7 @@ impl Forest {
             let found = self.find_successor(node, false);
             let found = found.or_else(|| self.take_from_below(node));
             let record = self.tree_mut(tree);
+            record.waiting_in = 0;
             // Where nobody has been found for one there is hardly anybody for the next.
             record.protect_pause = match found {
                 Some(_) => 0,

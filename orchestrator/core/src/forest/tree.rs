@@ -54,6 +54,8 @@ pub(crate) struct Tree {
     /// How many events the next search for a successor waits for, and waited for last time.
     pub(super) protect_in: u32,
     pub(super) protect_pause: u32,
+    /// How many events it waits for since all who lack one have to wait.
+    pub(super) waiting_in: u32,
     /// How many events the next improvement waits for, and waited for last time.
     pub(super) improve_in: u32,
     pub(super) improve_pause: u32,
@@ -90,6 +92,7 @@ impl Tree {
             credited: Duration::ZERO,
             protect_in: 0,
             protect_pause: 0,
+            waiting_in: 0,
             improve_in: 0,
             improve_pause: 0,
             turn: 0,
