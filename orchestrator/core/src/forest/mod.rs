@@ -31,6 +31,7 @@ mod succession;
 mod tracks;
 mod tree;
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,6 +95,10 @@ pub(crate) struct Forest {
     /// The nodes as the last entry had them; empty as long as nobody asks.
     decided: Vec<Option<Edge>>,
     near: Near,
+    /// Counts the changes of edges.
+    version: u64,
+    /// The node whose height was asked for last, at which version, and its height.
+    measured: Cell<(Link, u64, u32)>,
     /// A whole slice of a mass event has been removed: more will follow.
     amid_mass_event: bool,
     /// Now, in tenths of a second.
@@ -127,6 +132,8 @@ impl Forest {
             newest_root: (0, Duration::ZERO),
             decided: Vec::new(),
             near: Near::default(),
+            version: 0,
+            measured: Cell::new((Link::NONE, 0, 0)),
             amid_mass_event: false,
             today: 0,
             changes: Changes::default(),
@@ -228,6 +235,7 @@ impl Forest {
     }
 
     fn add_child(&mut self, parent: NodeRef, child: NodeRef) {
+        self.version += 1;
         let above = self.node_mut(parent);
         above.children += 1;
         let next = core::mem::replace(&mut above.first_child, Link::to(child));
@@ -243,6 +251,7 @@ impl Forest {
     }
 
     fn remove_child(&mut self, parent: NodeRef, child: NodeRef) {
+        self.version += 1;
         let record = self.node_mut(child);
         let next = core::mem::replace(&mut record.next_sibling, Link::NONE);
         let previous = core::mem::replace(&mut record.previous_sibling, Link::NONE);

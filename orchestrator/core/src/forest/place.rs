@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use super::Forest;
 use super::index::{BENCH, BY_PREFERENCE, INTERIOR, OPEN, STRONG};
-use super::node::{Flags, Node, NodeRef, Place};
+use super::node::{Flags, Link, Node, NodeRef, Place};
 use crate::events::PeerRole;
 
 /// Candidates that one search looks at.
@@ -229,6 +229,17 @@ impl Forest {
 
     /// How many levels a node's subtree has; 1 for a leaf.
     pub(crate) fn height(&self, top: NodeRef) -> u32 {
+        // A search asks again for each candidate.
+        let (measured, at, height) = self.measured.get();
+        if (measured, at) == (Link::to(top), self.version) {
+            return height;
+        }
+        let height = self.measure(top);
+        self.measured.set((Link::to(top), self.version, height));
+        height
+    }
+
+    fn measure(&self, top: NodeRef) -> u32 {
         let mut level = vec![top];
         let (mut height, mut visited) = (0, 0);
         while !level.is_empty() {

@@ -1,6 +1,7 @@
 //! The engine as a whole: rules in tables, then random events against simpler models.
 
 mod accusations;
+mod adversaries;
 mod bursts;
 mod convergence;
 mod effects;

@@ -1,11 +1,15 @@
 //! Who comes when.
 //!
 //! First those who will be there at the beginning, each at the time of its birth; from then on newcomers
-//! without memory of each other, at a rate that is constant within each second.
+//! without memory of each other, at a rate that is constant within each second. At a premiere all come within
+//! seconds, and each who goes is followed by another: an audience of one size that has only begun to age.
+
+use core::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::audience::{Audience, Drawn, NEVER, milliseconds};
 use super::distribution::{unit, unit_exponential};
-use super::scenario::{Day, Flash, Scenario};
+use super::scenario::{Day, Flash, Premiere, Scenario};
 use crate::dice::Dice;
 
 /// One who will be there at the beginning.
@@ -27,6 +31,8 @@ pub(crate) struct Arriving {
     rate: f64,
     flash: Option<Flash>,
     day: Option<Day>,
+    /// At a premiere: when the next ones come.
+    seats: Option<BinaryHeap<Reverse<u32>>>,
     next: u32,
     /// The exact time of the next, in seconds.
     exact: f64,
@@ -41,8 +47,14 @@ impl Arriving {
         zero: u32,
         dice: &Dice,
     ) -> Self {
+        let premiere = scenario.arrivals.premiere;
+        let seats = premiere.map(|premiere| premiere.seats(scenario.peers, begin));
         let mut arriving = Self {
-            early: early(scenario, audience, begin),
+            early: match seats {
+                Some(_) => Vec::new(),
+                None => early(scenario, audience, begin),
+            },
+            seats,
             begin,
             zero,
             rate: f64::from(scenario.peers) * audience.turnover(),
@@ -58,15 +70,28 @@ impl Arriving {
 
     /// When the first comes.
     pub(crate) fn begins(&self) -> u32 {
-        self.early.last().map_or(self.begin, |early| early.born)
+        match &self.seats {
+            Some(_) => self.next_at(),
+            None => self.early.last().map_or(self.begin, |early| early.born),
+        }
     }
 
     pub(crate) fn next_at(&self) -> u32 {
+        if let Some(seats) = &self.seats {
+            return seats.peek().map_or(NEVER, |Reverse(at)| *at);
+        }
         self.early.last().map_or(self.next, |early| early.born)
     }
 
     /// The next of those who have come by now.
     pub(crate) fn pop(&mut self, now: u32, audience: &mut Audience) -> Option<Drawn> {
+        if let Some(seats) = &mut self.seats {
+            let Reverse(at) = *seats.peek().filter(|Reverse(at)| *at <= now)?;
+            seats.pop();
+            let drawn = audience.draw();
+            seats.push(Reverse(at.saturating_add(milliseconds(drawn.life))));
+            return Some(drawn);
+        }
         if let Some(early) = self.early.last().copied() {
             return (early.born <= now).then(|| {
                 self.early.pop();
@@ -109,6 +134,18 @@ impl Arriving {
         let day = self.day.map_or(1.0, |day| day.factor(measured));
         let crowd = self.flash.map_or(0.0, |flash| flash.rate(measured));
         self.rate * day + crowd
+    }
+}
+
+impl Premiere {
+    /// When the first on each seat comes.
+    fn seats(self, peers: u32, begin: u32) -> BinaryHeap<Reverse<u32>> {
+        let span = u64::from(self.over_seconds) * 1000;
+        let before = |seat: u32| u64::from(seat) * span / u64::from(peers);
+        let first = (0..peers)
+            .map(before)
+            .filter_map(|ms| u32::try_from(ms).ok());
+        first.map(|ms| Reverse(begin.saturating_sub(ms))).collect()
     }
 }
 
@@ -215,6 +252,28 @@ mod tests {
         assert!((10_000..10_200).contains(&early), "{early}");
         // 10,000 viewers who stay 619 s: 16 a second.
         assert!((15_500..16_800).contains(&came), "{came}");
+    }
+
+    #[test]
+    fn at_a_premiere_each_who_goes_is_followed_by_another() {
+        let (mut arriving, mut audience) = arriving("premiere", 1_000);
+        assert!(arriving.begins() >= 86_400_000 - 30_000);
+        let mut here = BinaryHeap::new();
+        let mut came = 0;
+        while arriving.next_at() <= 86_400_000 + 600_000 {
+            let now = arriving.next_at();
+            while here.peek().is_some_and(|Reverse(dies)| *dies <= now) {
+                here.pop();
+            }
+            let drawn = arriving.pop(now, &mut audience).unwrap();
+            here.push(Reverse(now.saturating_add(milliseconds(drawn.life))));
+            came += 1;
+            let all = now > 86_400_000;
+            let full = if all { 990..=1_000 } else { 1..=1_000 };
+            assert!(full.contains(&here.len()), "{} at {now}", here.len());
+        }
+        // The short lives go first: more than one a seat in a mean life.
+        assert!(came > 2_000, "{came}");
     }
 
     #[test]

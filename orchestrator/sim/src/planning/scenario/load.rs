@@ -6,8 +6,9 @@ use super::{Group, Scenario};
 use crate::planning::distribution::Shape;
 
 /// The scenarios that are part of the program, by name.
-const BUILT_IN: [(&str, &str); 14] = [
+const BUILT_IN: [(&str, &str); 15] = [
     ("steady", include_str!("../../../scenarios/steady.toml")),
+    ("premiere", include_str!("../../../scenarios/premiere.toml")),
     ("flash", include_str!("../../../scenarios/flash.toml")),
     ("flash-w1", include_str!("../../../scenarios/flash-w1.toml")),
     ("flash-w4", include_str!("../../../scenarios/flash-w4.toml")),
@@ -161,6 +162,11 @@ impl Scenario {
             (
                 (1..=8).contains(&self.channel.stripes),
                 "there must be 1 to 8 stripes",
+            ),
+            (
+                self.arrivals.premiere.is_none()
+                    || (self.arrivals.flash.is_none() && self.arrivals.day.is_none()),
+                "at a premiere there is neither a flash crowd nor a day",
             ),
             (self.network.regions > 0, "there must be a region"),
             (self.network.providers > 0, "there must be a provider"),

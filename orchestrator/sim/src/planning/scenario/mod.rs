@@ -205,6 +205,16 @@ pub struct Arrivals {
     pub flash: Option<Flash>,
     /// The audience's size over a day.
     pub day: Option<Day>,
+    /// Everybody comes at first.
+    pub premiere: Option<Premiere>,
+}
+
+/// All come at first, before the audience warms, and each who goes is followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Premiere {
+    /// Over how long they come.
+    pub over_seconds: u32,
 }
 
 /// A crowd.
